@@ -1,0 +1,269 @@
+"""How long a bind takes, and where the time goes: the broker against the stock Automation API and direct server-side apply.
+
+All three make the same twelve objects of a binding (eight in the consumer's cluster, four in the provider's) in one run, by
+turns, on one API server. The bind is whole: platform, consumer's broker, provider's broker and service broker are four
+processes. The stock way is what the Automation API's documentation shows, once for each side; the direct way is one client
+that applies one object after the other. Every few rounds all bindings are removed, untimed, so that all three work at the same
+sizes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from pulumi import automation as auto
+
+import tools
+from bench.bindings import of_binding
+from bench.table import Section, percentile, verdict
+from broker import settings
+from broker.engine import PROJECT
+from broker.network import Endpoint, PublicEndpoint, public_host
+from broker.program import Declared, Wanted, declare, endpoints
+from broker.settings import Settings
+from broker.store import ConsumerRoute, ProviderRoute
+from components import ConsumerEgressArgs
+from lab.api import Object
+from lab.control_plane import ControlPlane
+from routing import consumer as consumer_objects
+from tests.broker.chain import CONSUMER_ID, SYSTEM_DOMAIN
+from tests.engine.brokers import APPLICATIONS, BrokerChain
+
+CALLERS = 64
+GOAL_SECONDS, GOAL_SHARE, GOAL_THROUGHPUT = 1.5, 0.5, 1.0
+TOGETHER = 5
+"""Bindings that gather before all are removed."""
+SIDES = ("provider", "consumer")
+"""In the order in which a bind reaches them."""
+OBJECTS = 12
+"""Objects of one binding, on both sides."""
+
+Seconds = list[float]
+
+
+def measure(rounds: int, callers: int = CALLERS, turns: int = 3) -> list[Section]:
+    """The latency of single binds, and the throughput of many callers.
+
+    rounds: binds of each way, 100 for a p99 that is one; turns: times that all callers bind at once.
+    """
+    os.environ.update(tools.engine_environment())
+    with (
+        tempfile.TemporaryDirectory(prefix="meshbridge-bench-") as name,
+        ControlPlane("bench", Path(name) / "control-plane") as plane,
+        _chain(Path(name), plane) as chain,
+    ):
+        read = {side: settings.read({}, chain.folder / side / "settings.yaml") for side in SIDES}
+        single = _Single(chain, plane, read, Path(name))
+        for number in range(rounds):
+            single.round(number)
+        shares = single.shares()
+        many = [_together(chain, turn, callers) for turn in range(turns)]
+        creates = [_created(plane, read, f"sequential-{number}") for number in range(callers * turns)]
+    return [
+        _latency(single.binds, shares, single.stock, single.direct),
+        _throughput(many, creates, callers),
+    ]
+
+
+@contextmanager
+def _chain(folder: Path, plane: ControlPlane) -> Iterator[BrokerChain]:
+    """Both sides in one cluster, with one stack each, as the stock way has."""
+    chain = BrokerChain(folder / "chain", plane, plane, shards=1)
+    try:
+        chain.start()
+        chain.platform.provision().raise_for_status()
+        yield chain
+    finally:
+        chain.close()
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+class _Single:
+    """Single binds, each way by turns. `stock`: of both sides together."""
+
+    def __init__(
+        self, chain: BrokerChain, plane: ControlPlane, read: Mapping[str, Settings], folder: Path
+    ) -> None:
+        self._chain, self._plane, self._read, self._folder = chain, plane, read, folder
+        self._there: list[str] = []
+        self._updates: dict[str, Seconds] = {side: [] for side in SIDES}
+        self._read_lines = dict.fromkeys(SIDES, 0)
+        self.binds: Seconds = []
+        self.stock: Seconds = []
+        self.direct: Seconds = []
+
+    def round(self, number: int) -> None:
+        """One more binding, each way."""
+        name = f"bind-{number}"
+        self._log()
+        self.binds.append(_timed(lambda: _bound(self._chain, name)))
+        for side, seconds in self._log().items():
+            self._updates[side] += seconds
+        self._there.append(f"stock-{number}")
+        self.stock.append(sum(_timed(lambda side=side: self._stock(side)) for side in SIDES))  # type: ignore[misc]
+        self.direct.append(_applied(self._plane, self._read, f"direct-{number}"))
+        if len(self._there) == TOGETHER:
+            self._remove(number)
+
+    def shares(self) -> dict[str, Seconds]:
+        """What each side's updates took of the binds, as the brokers log it, and the rest of each bind."""
+        provider, consumer = self._updates["provider"], self._updates["consumer"]
+        rest = [
+            whole - first - second
+            for whole, first, second in zip(self.binds, provider, consumer, strict=False)
+        ]
+        return {**self._updates, "rest": rest}
+
+    def _remove(self, number: int) -> None:
+        for index in range(number - TOGETHER + 1, number + 1):
+            self._chain.platform.unbind(f"bind-{index}").raise_for_status()
+        self._there.clear()
+        for side in SIDES:
+            self._stock(side)
+
+    def _stock(self, side: str) -> None:
+        """One update of one side's stack, as the Automation API's documentation does it."""
+        state = self._folder / f"stock-{side}"
+        state.mkdir(exist_ok=True)
+        wanted = [Wanted(name, 1, _route(side, name)) for name in self._there]
+        stack = auto.create_or_select_stack(
+            f"stock-{side}",
+            project_name=PROJECT,
+            program=lambda: declare(self._read[side], wanted, Declared()),
+            opts=auto.LocalWorkspaceOptions(
+                env_vars={
+                    "PULUMI_BACKEND_URL": tools.state_url(state),
+                    "PULUMI_CONFIG_PASSPHRASE": "bench",
+                }
+            ),
+        )
+        stack.up()
+
+    def _log(self) -> dict[str, Seconds]:
+        """The updates that each broker has logged since the last call."""
+        found: dict[str, Seconds] = {}
+        for side in SIDES:
+            lines = (self._chain.folder / side / "broker.log").read_text().splitlines()
+            records = [json.loads(line) for line in lines[self._read_lines[side] :] if line.startswith("{")]
+            self._read_lines[side] = len(lines)
+            found[side] = [r["seconds"] for r in records if r.get("event") == "updated"]
+        return found
+
+
+def _bound(chain: BrokerChain, name: str) -> None:
+    chain.platform.bind(name).raise_for_status()
+
+
+def _together(chain: BrokerChain, turn: int, callers: int) -> tuple[float, Seconds]:
+    """All callers bind at once: seconds until the last is answered, and of each call. Unbound again, untimed."""
+    names = [f"many-{turn}-{number}" for number in range(callers)]
+    with ThreadPoolExecutor(callers) as pool:
+        taken: Seconds = []
+        whole = _timed(
+            lambda: taken.extend(pool.map(lambda name: _timed(lambda: _bound(chain, name)), names))
+        )
+        list(pool.map(lambda name: chain.platform.unbind(name).raise_for_status(), names))
+    return whole, taken
+
+
+def _route(side: str, name: str) -> ConsumerRoute | ProviderRoute:
+    if side == "provider":
+        return ProviderRoute(consumer_id=CONSUMER_ID, endpoints=(Endpoint(host="10.0.0.1", port=5432),))
+    host = public_host(name, 0, SYSTEM_DOMAIN)
+    return ConsumerRoute(
+        namespace=APPLICATIONS,
+        provider_id=SYSTEM_DOMAIN,
+        endpoints=(PublicEndpoint(host=host, port=9000),),
+    )
+
+
+def _made(read: Mapping[str, Settings], name: str, make: Callable[[Object], Object]) -> float:
+    """Seconds in which one client makes all objects of a binding, one after the other."""
+    manifests = {side: list(of_binding(read[side], name, _route(side, name))) for side in SIDES}
+    ((_, args),) = endpoints(read["consumer"], Wanted(name, 1, _route("consumer", name)))
+    assert isinstance(args, ConsumerEgressArgs)
+    *before, _mesh_route = manifests["consumer"]
+    assert sum(map(len, manifests.values())) == OBJECTS
+    began = time.perf_counter()
+    for manifest in (*manifests["provider"], *before):
+        made = make(dict(manifest.as_dict("organization/meshbridge/bench")))
+    vip = made["spec"]["clusterIP"]
+    route = consumer_objects.mesh_route(args, [f"{vip}/32"])
+    make(dict(route.as_dict("organization/meshbridge/bench")))
+    return time.perf_counter() - began
+
+
+def _applied(plane: ControlPlane, read: Mapping[str, Settings], name: str) -> float:
+    """By server-side apply."""
+    return _made(read, name, plane.api.apply)
+
+
+def _created(plane: ControlPlane, read: Mapping[str, Settings], name: str) -> float:
+    """By creation."""
+
+    def create(item: Object) -> Object:
+        kind = plane.api.kind(item["apiVersion"], item["kind"])
+        return plane.api.request("POST", kind.path(item["metadata"]["namespace"]), item)
+
+    return _made(read, name, create)
+
+
+def _latency(binds: Seconds, shares: Mapping[str, Seconds], stock: Seconds, direct: Seconds) -> Section:
+    rows = [
+        _row("bind, whole chain, both sides", binds),
+        _row("of it: the provider's update", shares["provider"]),
+        _row("of it: the consumer's update", shares["consumer"]),
+        _row("of it: the rest (four processes, HTTP, databases, waking)", shares["rest"]),
+        _row("stock Automation API, both sides", stock),
+        _row("direct server-side apply, both sides", direct),
+    ]
+    half = statistics.median(binds)
+    share = half / statistics.median(stock)
+    said = [
+        verdict("Seconds of a whole bind, p50", half, f"≤ {GOAL_SECONDS}", met=half <= GOAL_SECONDS),
+        verdict(
+            "A whole bind against the stock path, p50", share, f"≤ {GOAL_SHARE}", met=share <= GOAL_SHARE
+        ),
+        f"Against direct server-side apply, p50: {half / statistics.median(direct):.0f} times.",
+    ]
+    text = (
+        f"Seconds, {len(binds)} rounds; in each, one binding of {OBJECTS} objects is made each way, on one API server of "
+        f"the lab. At most {TOGETHER} bindings are there at a time, in one stack a side."
+    )
+    return Section("One bind", text, ["what", "p50", "p95", "p99"], rows, "\n".join(said))
+
+
+def _throughput(many: Sequence[tuple[float, Seconds]], creates: Seconds, callers: int) -> Section:
+    calls = [seconds for _, taken in many for seconds in taken]
+    rate = statistics.median(callers / whole for whole, _ in many)
+    sequential = len(creates) / sum(creates)
+    ratio = rate / sequential
+    rows = [
+        [f"binds, {callers} callers", f"{rate:.1f}", *_row("", calls)[1:]],
+        ["objects created one after the other", f"{sequential:.1f}", *_row("", creates)[1:]],
+    ]
+    said = verdict(
+        "Binds against sequential creates", ratio, f"≥ {GOAL_THROUGHPUT}", met=ratio >= GOAL_THROUGHPUT
+    )
+    text = (
+        f"{callers} callers bind at once, {len(many)} times, through the whole chain; against one client that creates the "
+        f"same {OBJECTS} objects of as many bindings, one after the other. Seconds are of one binding."
+    )
+    return Section("Many binds", text, ["what", "bindings a second", "p50", "p95", "p99"], rows, said)
+
+
+def _row(what: str, values: Seconds) -> list[str]:
+    return [what, *(f"{percentile(values, share):.2f}" for share in (50, 95, 99))]

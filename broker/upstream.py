@@ -1,0 +1,190 @@
+"""The next broker in the chain, as HTTP."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+
+import httpx
+from opentelemetry.trace import SpanKind
+
+from broker import documents, metrics, osb, tracing
+from broker.documents import Document
+from broker.errors import UpstreamError
+from broker.settings import Settings
+from broker.version import own_version
+
+Headers = Sequence[tuple[str, str]]
+"""Names and values, one character a byte (Latin-1): what is no ASCII passes as it came."""
+
+HOP_BY_HOP = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "date",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "server",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers of one connection (RFC 9110 §7.6.1), and those that each hop says for itself."""
+DECODED = "content-encoding"
+"""Says of a request's body what it is; an answer's body is decoded here."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call as it came in. `base`: path before `/v2`; `path`: from there, percent-encoded; `user`: who was
+    authenticated."""
+
+    method: str
+    base: str
+    path: str
+    query: str = ""
+    headers: Headers = ()
+    body: bytes = b""
+    request_id: str = ""
+    user: str | None = None
+
+    def header(self, name: str) -> str | None:
+        """The header's value, None where it is not there."""
+        return header(self.headers, name)
+
+    def document(self) -> Document:
+        """The body as JSON object. Raises NotAnObjectError."""
+        return documents.load(self.body)
+
+    def with_document(self, document: Document) -> Call:
+        """The same with this body; as it came where the document says the same."""
+        return replace(self, body=documents.changed(self.body, document))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer: of the upstream, or ours."""
+
+    status: int
+    body: bytes = b""
+    headers: Headers = field(default=())
+
+    def document(self) -> Document:
+        """The body as JSON object. Raises UpstreamError: a broker's success is always one."""
+        try:
+            return documents.load(self.body)
+        except documents.NotAnObjectError as error:
+            raise UpstreamError(f"the upstream's answer ({self.status}) {error}") from None
+
+    def with_document(self, document: Document) -> Answer:
+        """The same with this body; as it came where the document says the same."""
+        return replace(self, body=documents.changed(self.body, document))
+
+    def header(self, name: str) -> str | None:
+        """The header's value, None where it is not there."""
+        return header(self.headers, name)
+
+
+def header(headers: Headers, name: str) -> str | None:
+    """The value of a header, of all its lines (RFC 9110 §5.3); None where it is not there."""
+    found = [value for key, value in headers if key.lower() == name.lower()]
+    return ", ".join(found) if found else None
+
+
+def answer(document: Document, status: int = HTTPStatus.OK) -> Answer:
+    """An answer of our own."""
+    return Answer(status, documents.dump(document), (("content-type", "application/json"),))
+
+
+class NotSentError(UpstreamError):
+    """There was no connection, so the upstream knows nothing of the call."""
+
+
+class Upstream:
+    """The upstream broker."""
+
+    def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
+        """transport: in place of the network, for tests."""
+        self._url = httpx.URL(settings.upstream)
+        self._checked = settings.username is not None
+        self._auth = None
+        if settings.upstream_username is not None and settings.upstream_password is not None:
+            self._auth = httpx.BasicAuth(
+                settings.upstream_username, settings.upstream_password.get_secret_value()
+            )
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(settings.upstream_timeout, connect=5),
+            limits=httpx.Limits(max_connections=settings.max_calls, max_keepalive_connections=32),
+            verify=_tls(settings),
+            transport=transport,
+            trust_env=False,
+        )
+
+    def send(self, call: Call) -> Answer:
+        """Forwards a call. Raises NotSentError, or UpstreamError when there is no answer."""
+        attributes = {"http.request.method": call.method, "server.address": self._url.host}
+        with tracing.span("upstream", attributes, kind=SpanKind.CLIENT) as span:
+            given = self._send(call)
+            tracing.answered(span, given.status, HTTPStatus.BAD_REQUEST)
+            return given
+
+    def _send(self, call: Call) -> Answer:
+        headers = [*self._headers(call), (osb.PROXY_VERSIONS, versions(call.header(osb.PROXY_VERSIONS)))]
+        request = httpx.Request(
+            call.method,
+            self._url.copy_with(raw_path=self._target(call)),
+            headers=[(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers],
+            content=call.body or None,
+        )
+        try:
+            response = self._client.send(request, auth=self._auth)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            metrics.upstream_failures.inc()
+            raise NotSentError(f"the upstream broker cannot be reached ({type(error).__name__})") from error
+        except httpx.HTTPError as error:
+            metrics.upstream_failures.inc()
+            raise UpstreamError(f"the upstream broker gave no answer ({type(error).__name__})") from error
+        given = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in response.headers.raw]
+        kept = [(key, value) for key, value in given if key.lower() not in {*HOP_BY_HOP, DECODED}]
+        return Answer(response.status_code, response.content, kept)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+    def _target(self, call: Call) -> bytes:
+        path = self._url.raw_path.split(b"?")[0].rstrip(b"/") + f"{call.base}{call.path}".encode("ascii")
+        return path + (b"?" + call.query.encode("ascii") if call.query else b"")
+
+    def _headers(self, call: Call) -> Headers:
+        left_out = HOP_BY_HOP | {osb.PROXY_VERSIONS.lower()}
+        if self._checked or self._auth is not None:
+            left_out |= {"authorization"}
+        traced = tracing.headers()
+        left_out |= {key.lower() for key, _ in traced}
+        return [
+            *((key, value) for key, value in call.headers if key.lower() not in left_out),
+            *traced,
+            ("accept-encoding", "identity"),
+        ]
+
+
+def versions(there: str | None) -> str:
+    """The versions that a request or an answer names, with this proxy's."""
+    return f"{there}, {own_version()}" if there else own_version()
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(settings.upstream_ca) if settings.upstream_ca else None)
+    if settings.upstream_certificate is not None and settings.upstream_key is not None:
+        context.load_cert_chain(settings.upstream_certificate, settings.upstream_key)
+    return context

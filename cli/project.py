@@ -1,0 +1,116 @@
+"""The stacks of a Pulumi project as its files describe them: which there are and which refers to which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from cli.errors import CliError
+
+EXAMPLE_PREFIX = "example-"
+
+
+class _ProjectFile(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    stack_config_dir: str = Field(default=".", alias="stackConfigDir")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A directory with a `Pulumi.yaml` and its stack files."""
+
+    root: Path
+    name: str
+    stack_dir: Path
+
+    @classmethod
+    def load(cls, root: Path) -> Project:
+        """The project in the directory `root`."""
+        file = root / "Pulumi.yaml"
+        try:
+            model = _ProjectFile.model_validate(read_yaml(file))
+        except ValidationError as error:
+            raise CliError(f"{file} is not a Pulumi project file: {error}", "Correct it.") from error
+        return cls(root, model.name, root / model.stack_config_dir)
+
+    def stack_file(self, stack: str) -> Path:
+        """Where the settings of `stack` stand."""
+        return self.stack_dir / f"Pulumi.{stack}.yaml"
+
+    def stacks(self) -> tuple[str, ...]:
+        """The names of all stacks that have a file, sorted."""
+        files = self.stack_dir.glob("Pulumi.*.yaml")
+        return tuple(sorted(file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in files))
+
+    def chosen(self, names: Iterable[str]) -> tuple[str, ...]:
+        """`names`, or the example stacks when there are none; each must have a file."""
+        known = self.stacks()
+        wanted = tuple(names) or tuple(name for name in known if name.startswith(EXAMPLE_PREFIX))
+        for name in wanted:
+            if name not in known:
+                raise CliError(
+                    f"There is no stack {name!r}: {self.stack_file(name)} does not exist.",
+                    f"Choose one of: {', '.join(known) or '(no stack files yet)'}.",
+                )
+        if not wanted:
+            raise CliError(f"{self.stack_dir} holds no example stacks.", "Name the stacks to work on.")
+        return wanted
+
+    def references(self, stack: str) -> frozenset[str]:
+        """The stacks of this project whose outputs `stack` reads (`stack: ORGANIZATION/PROJECT/NAME`)."""
+        settings = TypeAdapter[JsonValue](JsonValue).validate_python(read_yaml(self.stack_file(stack)))
+        names = (value.split("/") for value in _values_of("stack", settings))
+        return frozenset(parts[2] for parts in names if len(parts) == 3 and parts[1] == self.name)
+
+    def in_order(self, stacks: Iterable[str]) -> tuple[str, ...]:
+        """`stacks`, each behind those it refers to."""
+        wanted = sorted(set(stacks))
+        sorter = TopologicalSorter({stack: sorted(self.references(stack) & set(wanted)) for stack in wanted})
+        try:
+            return tuple(sorter.static_order())
+        except CycleError as error:
+            ring = " → ".join(error.args[1])
+            raise CliError(f"The stacks refer to each other in a ring: {ring}.", "Break it.") from error
+
+    def with_references(self, stacks: Iterable[str]) -> frozenset[str]:
+        """`stacks` and every stack with a file here that they refer to, directly or not."""
+        known, found, todo = set(self.stacks()), set[str](), set(stacks)
+        while todo:
+            stack = todo.pop()
+            found.add(stack)
+            todo |= (self.references(stack) & known) - found
+        return frozenset(found)
+
+
+def read_yaml(file: Path) -> Mapping[str, object]:
+    """The mapping in a YAML file."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CliError(f"{file} cannot be read: {error.strerror}.", "Run this in a checkout.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CliError(f"{file} is not valid YAML: {error}", "Correct it.") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise CliError(f"{file} holds {type(content).__name__}, not a mapping.", "Correct it.")
+    return content
+
+
+def _values_of(key: str, tree: JsonValue) -> Iterator[str]:
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            if name == key and isinstance(value, str):
+                yield value
+            else:
+                yield from _values_of(key, value)
+    elif isinstance(tree, list):
+        for item in tree:
+            yield from _values_of(key, item)

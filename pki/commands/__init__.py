@@ -1,0 +1,1 @@
+"""The commands of `python -m pki`, by what they work on."""

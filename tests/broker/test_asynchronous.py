@@ -1,0 +1,292 @@
+"""Operations that outlive their call: who waits for them, what is answered meanwhile, and what goes on without the platform."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from broker.store import Binding, Phase
+from tests.broker.chain import BINDING, CONSUMER_ID, INSTANCE, PROFILE, Chain, wait_until
+from tests.broker.service_broker import ASYNC_PLAN, PLAN, SERVICE
+
+ACCEPTED = {"accepts_incomplete": "true"}
+
+
+def phases(chain: Chain) -> list[list[str]]:
+    return [[b.phase for b in store.all()] for store in chain.stores]
+
+
+def nothing_is_left(chain: Chain) -> None:
+    wait_until(lambda: phases(chain) == [[], []], "nothing is stored")
+    assert (chain.provider_cluster.objects, chain.consumer_cluster.objects) == ({}, {})
+
+
+def bound(chain: Chain) -> None:
+    wait_until(lambda: phases(chain) == [[Phase.BOUND], [Phase.BOUND]], "both sides are bound")
+
+
+def ended(chain: Chain, **query: str) -> tuple[int, str | None]:
+    """How the operation ends that the platform polls: status and state."""
+    ends: list[tuple[int, str | None]] = []
+
+    def polled() -> bool:
+        answer = chain.platform.last_operation(**query)
+        ends.append((answer.status_code, answer.json().get("state")))
+        return ends[-1] != (200, "in progress")
+
+    wait_until(polled, "the operation ends")
+    return ends[-1]
+
+
+def repeated(chain: Chain) -> int:
+    """The status of a repeated bind, once no other request works on the binding (422 ConcurrencyError)."""
+    statuses: list[int] = []
+
+    def answered() -> bool:
+        statuses.append(chain.platform.bind(query=ACCEPTED).status_code)
+        return statuses[-1] != 422
+
+    wait_until(answered, "the binding is free")
+    return statuses[-1]
+
+
+def actions(chain: Chain) -> list[list[tuple[str, int]]]:
+    return [[(a.action, a.status) for a in store.audited(BINDING)] for store in chain.stores]
+
+
+def test_a_platform_that_accepts_it_does_not_wait_for_the_route(chain: Chain) -> None:
+    chain.consumer_cluster.gate = threading.Event()
+
+    begun = chain.platform.bind(query=ACCEPTED)
+    assert (begun.status_code, begun.json()) == (202, {})
+    assert chain.platform.last_operation().json() == {"state": "in progress"}
+    assert chain.platform.fetch().status_code == 404
+    assert repeated(chain) == 202
+    chain.consumer_cluster.gate.set()
+    assert ended(chain) == (200, "succeeded")
+    assert chain.platform.fetch().json()["credentials"]["hostname"] == "10.96.0.1"
+    assert chain.platform.bind(query=ACCEPTED).status_code == 200
+    assert chain.platform.last_operation().json() == {"state": "succeeded"}
+
+    chain.consumer_cluster.gate.clear()
+    leaving = chain.platform.unbind(**ACCEPTED)
+    assert (leaving.status_code, leaving.json()) == (202, {})
+    assert chain.platform.last_operation().json() == {"state": "in progress"}
+    chain.consumer_cluster.gate.set()
+    assert ended(chain)[0] == 410
+    nothing_is_left(chain)
+
+
+def test_without_retrievable_bindings_a_bind_waits_all_the_same(chain: Chain) -> None:
+    chain.broker.retrievable = False
+
+    answer = chain.platform.bind(query=ACCEPTED)
+
+    assert answer.status_code == 201
+    assert answer.json()["credentials"]["hostname"] == "10.96.0.1"
+    assert chain.platform.unbind(**ACCEPTED).status_code == 202
+    nothing_is_left(chain)
+
+
+def test_nobody_has_to_poll(chain: Chain) -> None:
+    begun = chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
+    assert begun.json() == {"operation": f"bind-{BINDING}"}
+    bound(chain)
+    assert chain.platform.fetch().status_code == 200
+    assert chain.platform.last_operation(operation=f"bind-{BINDING}").json() == {"state": "succeeded"}
+
+    assert chain.platform.unbind(plan=ASYNC_PLAN, **ACCEPTED).status_code == 202
+    nothing_is_left(chain)
+    assert chain.platform.last_operation(operation=f"unbind-{BINDING}").status_code == 410
+    assert actions(chain) == [[("bind", 202), ("bound", 200), ("unbind", 202), ("unbound", 200)]] * 2
+
+
+def test_a_service_that_nobody_unbinds_upstream_keeps_its_route(chain: Chain) -> None:
+    chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
+    bound(chain)
+    chain.broker.fails = True
+    chain.platform.unbind(plan=ASYNC_PLAN, **ACCEPTED)
+
+    bound(chain)
+    assert list(chain.provider_cluster.objects) == list(chain.consumer_cluster.objects) == [f"0-{BINDING}"]
+    assert [records[-1] for records in actions(chain)] == [("unbind-failed", 502)] * 2
+    assert ended(chain)[1] == "failed"
+
+
+def test_an_operation_that_fails_upstream_is_told_though_the_proxy_heard_it_first(chain: Chain) -> None:
+    chain.broker.fails = True
+    chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
+    nothing_is_left(chain)
+
+    assert ended(chain, operation=f"bind-{BINDING}") == (200, "failed")
+    assert [records[-1] for records in actions(chain)] == [("bind-failed", 502)] * 2
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_binding_that_the_upstream_does_not_know_yet_is_waited_for(chain: Chain, status: int) -> None:
+    chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
+    chain.broker.next_refusals += [(status, b"{}")] * 2
+    wait_until(lambda: not chain.broker.next_refusals, "the broker denied the binding twice")
+
+    assert ended(chain, operation=f"bind-{BINDING}") == (200, "succeeded")
+    assert chain.platform.fetch().json()["credentials"]["hostname"] == "10.96.0.1"
+
+
+def test_a_binding_that_the_upstream_never_knows_is_undone(chain: Chain) -> None:
+    chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
+    chain.broker.state.bindings.clear()
+    for store in chain.stores:
+        assert store.all()
+        store.change(store.all()[0], long_ago)
+
+    nothing_is_left(chain)
+    assert ended(chain, operation=f"bind-{BINDING}") == (200, "failed")
+
+
+def long_ago(binding: Binding) -> None:
+    binding.updated_at = datetime.now(UTC) - timedelta(hours=1)
+
+
+def test_credentials_without_a_route_are_never_handed_out(chain: Chain) -> None:
+    chain.platform.bind()
+    for store in chain.stores:
+        store.remove(store.all()[0])
+
+    assert chain.platform.fetch().status_code == 404
+    assert chain.direct.fetch().status_code == 404
+
+
+def test_an_asynchronous_binding_that_cannot_be_adapted_fails(chain: Chain) -> None:
+    chain.broker.given = {"uri": "mongodb+srv://u:p@10.0.0.1/x", "host": "10.0.0.1", "port": 5432}
+
+    assert chain.platform.bind(query=ACCEPTED).status_code == 202
+    assert ended(chain)[1] == "failed"
+    nothing_is_left(chain)
+    assert [a for a, _ in actions(chain)[1]] == ["bind", "bind-failed", "undone"]
+
+
+def test_what_a_dead_replica_left_is_finished(chain: Chain) -> None:
+    """A call that died after its route was wanted, and one that died before the upstream's answer."""
+    data = {"network_profile_id": PROFILE, "data": {"consumer_id": CONSUMER_ID}}
+    chain.direct.bind("routed", network_data=data)
+    chain.direct.bind("asked", network_data=data)
+    provider, _ = chain.stores
+    routed, asked = provider.get("routed"), provider.get("asked")
+    assert routed is not None
+    assert asked is not None
+    provider.change(routed, to_phase(Phase.ROUTING))
+    provider.change(asked, to_phase(Phase.REQUESTED))
+
+    wait_until(lambda: [(b.binding_id, b.phase) for b in provider.all()] == [("routed", "bound")], "resumed")
+    assert list(chain.broker.state.bindings) == ["routed"]
+    assert list(chain.provider_cluster.objects) == ["0-routed"]
+
+
+def to_phase(phase: Phase) -> Callable[[Binding], None]:
+    """As a call that died long ago left it."""
+
+    def change(binding: Binding) -> None:
+        binding.phase = phase
+        long_ago(binding)
+
+    return change
+
+
+def test_a_binding_that_the_upstream_makes_after_it_was_given_up_is_undone(chain: Chain) -> None:
+    chain.broker.late = threading.Event()
+
+    assert chain.platform.bind().status_code == 502
+    wait_until(lambda: phases(chain)[0] == [Phase.WATCHED], "the broker denied the binding")
+    chain.broker.late.set()
+    nothing_is_left(chain)
+    assert chain.broker.state.bindings == {}
+
+
+def test_a_watched_binding_can_be_bound_again(chain: Chain) -> None:
+    chain.broker.late = threading.Event()
+    chain.platform.bind()
+    wait_until(lambda: phases(chain)[0] == [Phase.WATCHED], "the broker denied the binding")
+    wait_until(lambda: phases(chain)[1] in ([], [Phase.WATCHED]), "so did the provider")
+    chain.broker.late.set()
+
+    wait_until(lambda: chain.platform.bind().status_code in {200, 201}, "it is bound")
+    bound(chain)
+    assert list(chain.broker.state.bindings) == [BINDING]
+
+
+def deprovision(chain: Chain, plan: str, **query: str) -> int:
+    parameters = {"service_id": SERVICE, "plan_id": plan, **query}
+    return chain.platform.client.delete(chain.platform.path(), params=parameters).status_code
+
+
+def test_an_instance_takes_the_routes_of_its_bindings_with_it(chain: Chain) -> None:
+    chain.broker.drops_bindings = True
+    chain.platform.bind()
+    chain.platform.provision("other")
+    chain.platform.bind("theirs", instance="other")
+
+    assert deprovision(chain, PLAN) == 200
+    assert [[b.binding_id for b in store.all()] for store in chain.stores] == [["theirs"], ["theirs"]]
+    assert list(chain.provider_cluster.objects) == list(chain.consumer_cluster.objects) == ["0-theirs"]
+    assert [records[-1] for records in actions(chain)] == [("deprovision", 200)] * 2
+    assert deprovision(chain, PLAN) == 410
+
+
+def test_a_refused_deprovisioning_leaves_the_routes_alone(chain: Chain) -> None:
+    chain.platform.bind()
+
+    assert deprovision(chain, PLAN) == 400
+    assert chain.settled()
+    assert chain.consumer_cluster.objects
+
+
+@pytest.mark.parametrize("polls", [True, False])
+def test_an_asynchronous_deprovisioning_ends_when_the_routes_are_gone(chain: Chain, *, polls: bool) -> None:
+    chain.broker.drops_bindings = True
+    deprovision(chain, PLAN)
+    assert chain.platform.provision(plan=ASYNC_PLAN).status_code == 201
+    chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
+    bound(chain)
+
+    assert deprovision(chain, ASYNC_PLAN, **ACCEPTED) == 202
+    if polls:
+        path = chain.platform.path(rest="/last_operation")
+
+        def over() -> bool:
+            answer = chain.platform.client.get(path, params={"operation": f"deprovision-{INSTANCE}"})
+            if answer.status_code == 200 and answer.json()["state"] == "in progress":
+                return False
+            assert answer.status_code == 410 or answer.json()["state"] == "succeeded"
+            return True
+
+        wait_until(over, "the instance is gone")
+        assert chain.consumer_cluster.objects == {}
+    nothing_is_left(chain)
+
+
+def test_an_instance_that_stays_keeps_the_routes(chain: Chain) -> None:
+    chain.broker.drops_bindings = True
+    deprovision(chain, PLAN)
+    chain.platform.provision(plan=ASYNC_PLAN)
+    chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
+    bound(chain)
+    chain.broker.fails = True
+
+    assert deprovision(chain, ASYNC_PLAN, **ACCEPTED) == 202
+    bound(chain)
+    assert list(chain.broker.state.bindings) == [BINDING]
+    assert list(chain.provider_cluster.objects) == list(chain.consumer_cluster.objects) == [f"0-{BINDING}"]
+
+
+def test_calls_at_the_same_time_as_the_chores_meet_no_conflict(chain: Chain) -> None:
+    names = [f"b-{number}" for number in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        codes = [
+            a.status_code for a in pool.map(lambda name: chain.platform.bind(name, query=ACCEPTED), names)
+        ]
+    assert set(codes) == {202}
+    wait_until(lambda: phases(chain) == [["bound"] * 16] * 2, "all are bound")

@@ -1,0 +1,219 @@
+"""What the deployer does around Pulumi: backend, leash, locks, secrets; `tests/engine` has it at work."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker import engine
+from broker.engine import FOREIGN_LOCK_SECONDS, Engine, EngineError, Gone
+from broker.network import Endpoint
+from broker.program import Wanted, endpoints
+from broker.settings import Settings
+from broker.store import ConsumerRoute, ProviderRoute
+from broker.store.locks import HOLD_TIMEOUT
+from broker.store.store import KEEPALIVE
+from components import ConsumerEgressArgs
+from tests.broker.chain import consumer_settings, load, provider_settings, wait_until
+
+ROUTE = ProviderRoute(consumer_id="client.shop.example", endpoints=(Endpoint(host="10.0.0.1", port=5432),))
+FAKE = """#!{python} -IS
+import os, sys, time
+if "version" in sys.argv:
+    print("v3.250.0")
+elif "export" in sys.argv or "select" in sys.argv:
+    {does}
+"""
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Settings:
+    return load(
+        tmp_path / "p",
+        provider_settings(
+            tmp_path, "http://localhost:1", state="postgres://u:p%2Fw@localhost/db?password=other"
+        ),
+    )
+
+
+def fake(folder: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> None:
+    """A `pulumi` on PATH that does this."""
+    binary = folder / "bin" / "pulumi"
+    binary.parent.mkdir()
+    binary.write_text(FAKE.format(python=sys.executable, does=does))
+    binary.chmod(0o700)
+    monkeypatch.setenv("PATH", str(binary.parent), prepend=os.pathsep)
+
+
+@pytest.fixture
+def hanging(read: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An engine whose command hangs, with a plugin in a process group of its own, after it wrote both numbers to a file."""
+    does = (
+        "import subprocess; plugin = subprocess.Popen(['sleep', '600'], start_new_session=True); "
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}} {{plugin.pid}}'); time.sleep(600)"
+    )
+    fake(tmp_path, monkeypatch, does)
+    made = Engine(read)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "query"),
+    [
+        ("file://{}/a", "metadata=skip"),
+        ("file://{}/a?create_dir=true", "create_dir=true&metadata=skip"),
+        ("file://{}/a?metadata=skip", "metadata=skip"),
+    ],
+)
+def test_a_file_state_survives_an_engine_that_is_killed_between_two_writes(
+    tmp_path: Path, given: str, query: str
+) -> None:
+    assert engine._backend(given.format(tmp_path)) == f"{(tmp_path / 'a').as_uri()}?{query}"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_relative_file_state_lies_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert engine._backend("file://./b c") == f"{(tmp_path / 'b c').as_uri()}?metadata=skip"
+
+
+def test_other_backends_stay_as_they_are() -> None:
+    assert engine._backend("s3://bucket/x?region=eu") == "s3://bucket/x?region=eu"
+
+
+def test_the_work_folder_cannot_be_guessed_is_the_owners_alone_and_goes(
+    read: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(tmp_path, monkeypatch, "pass")
+    first, second = Engine(read), Engine(read)
+    assert first._directory != second._directory
+    assert stat.S_IMODE(first._directory.stat().st_mode) == 0o700
+    for made in (first, second):
+        made.close()
+        assert not made._directory.exists()
+
+
+def test_an_engine_that_is_killed_ends_with_all_that_it_started(hanging: Engine, tmp_path: Path) -> None:
+    raised: list[BaseException] = []
+
+    def update() -> None:
+        try:
+            hanging.apply(0, [Wanted("a", 1, ROUTE)], [Gone("b", 1)])
+        except EngineError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=update)
+    thread.start()
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the command runs", 60)
+    hanging.kill(0)
+    thread.join(60)
+
+    assert not thread.is_alive()
+    assert "lost the shard" in str(raised[0])
+    for pid in (tmp_path / "pid").read_text().split():
+        wait_until(functools.partial(_is_dead, pid), "it is dead", 60)
+
+
+def test_what_is_killed_between_two_commands_begins_no_other(hanging: Engine, tmp_path: Path) -> None:
+    hanging.kill(0)
+    folder = hanging._folder(0)
+    folder.mkdir()
+
+    with pytest.raises(Exception, match="lost the shard"):
+        hanging._command.run(["stack", "select"], str(folder), {})
+    assert not (tmp_path / "pid").exists()
+
+
+def test_a_failed_command_shows_no_password(
+    read: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(tmp_path, monkeypatch, "sys.exit(f\"error: cannot open {os.environ['PULUMI_BACKEND_URL']} p/w\")")
+    made = Engine(read)
+    for work in (lambda: made.apply(0, [Wanted("a", 1, ROUTE)], []), lambda: made.resources(0)):
+        with pytest.raises(EngineError) as caught:
+            work()
+        assert "postgres://u:***@localhost/db?password=***" in str(caught.value)
+        assert "p/w" not in str(caught.value)
+        assert "other" not in str(caught.value)
+    made.close()
+
+
+def _is_dead(pid: str) -> bool:
+    """Whether a process is no more, but for its entry that nobody has read."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def owner(host: str, pid: int) -> re.Match[str]:
+    found = engine._LOCKED_BY.search(f"created by root@{host} (pid {pid}) at 2026-01-01T00:00:00Z")
+    assert found is not None
+    return found
+
+
+def test_a_lock_is_broken_only_where_its_owner_is_known_to_be_dead(tmp_path: Path) -> None:
+    binary = tmp_path / "pulumi"
+    binary.symlink_to("/bin/sleep")
+    here = socket.gethostname()
+    with subprocess.Popen([str(binary), "600"]) as alive:
+        assert not engine._is_dead(owner(here, alive.pid), 10_000)
+        alive.kill()
+        alive.wait()
+        assert engine._is_dead(owner(here, alive.pid), 0)
+    assert engine._is_dead(owner(here, os.getpid()), 0)
+    assert not engine._is_dead(owner("elsewhere", 1), FOREIGN_LOCK_SECONDS / 2)
+    assert engine._is_dead(owner("elsewhere", 1), FOREIGN_LOCK_SECONDS + 1)
+
+
+def test_a_replica_that_is_cut_off_ends_its_engine_before_another_may_begin() -> None:
+    noticed = engine.WATCH + 2 * HOLD_TIMEOUT
+    freed = KEEPALIVE["idle"] + KEEPALIVE["interval"] * KEEPALIVE["count"]
+
+    assert noticed < freed
+    assert noticed < FOREIGN_LOCK_SECONDS
+
+
+def test_an_address_that_was_handed_out_is_asked_for_again(tmp_path: Path) -> None:
+    read = load(tmp_path / "c", consumer_settings(tmp_path, "http://localhost:1"))
+    route = ConsumerRoute.model_validate(
+        {
+            "namespace": "shop",
+            "provider_id": "istio.data.example",
+            "endpoints": [{"host": f"{n}.a.istio.data.example", "port": 9000} for n in range(3)],
+        }
+    )
+    made = [
+        args.cluster_ip
+        for _, args in endpoints(read, Wanted("a", 1, route, virtual_ips=("10.96.0.7", "10.96.0.8")))
+        if isinstance(args, ConsumerEgressArgs)
+    ]
+
+    assert made == ["10.96.0.7", "10.96.0.8", None]
+
+
+def test_a_binding_that_cannot_be_declared_fails_alone(tmp_path: Path) -> None:
+    read = load(tmp_path / "c", consumer_settings(tmp_path, "http://localhost:1"))
+    new = Wanted("new", 3, ROUTE)
+
+    refused = engine._refused(read, [new])
+
+    assert [(r.binding_id, r.generation, r.certain, r.temporary) for r in refused.values()] == [
+        ("new", 3, True, False)
+    ]
+    assert "no section `provider`" in str(refused["new"].error)
+    with pytest.raises(EngineError, match="binding old has a route that can no longer be declared"):
+        engine._refused(read, [new, Wanted("old", 1, ROUTE, applied=True)])

@@ -1,0 +1,89 @@
+"""Which stacks there are, and in which order they are deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.errors import CliError
+from cli.project import Project
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "Pulumi.yaml").write_text("name: meshbridge\nruntime: python\nstackConfigDir: stacks\n")
+    (tmp_path / "stacks").mkdir()
+    return Project.load(tmp_path)
+
+
+def write(project: Project, stack: str, *references: str) -> None:
+    lines = "".join(f"      - {{name: x, stack: {reference}}}\n" for reference in references)
+    imports = f"    imports:\n{lines}" if references else ""
+    project.stack_file(stack).write_text(f"config:\n  meshbridge:consumer:\n    id: x\n{imports}")
+
+
+def test_stacks_come_behind_those_they_refer_to(project: Project) -> None:
+    write(project, "example-a", "organization/meshbridge/example-b", "organization/meshbridge/example-c")
+    write(project, "example-b", "organization/meshbridge/example-c")
+    write(project, "example-c", "organization/other/example-a", "example-a", "elsewhere/meshbridge/unknown")
+    write(project, "prod")
+    assert project.stacks() == ("example-a", "example-b", "example-c", "prod")
+    assert project.in_order(project.chosen(())) == ("example-c", "example-b", "example-a")
+    assert project.in_order(["example-a", "example-c"]) == ("example-c", "example-a")
+
+
+def test_references_are_followed_as_far_as_there_are_files(project: Project) -> None:
+    write(project, "a", "organization/meshbridge/b")
+    write(project, "b", "organization/meshbridge/c", "organization/meshbridge/not-here")
+    write(project, "c")
+    assert project.with_references(["a"]) == {"a", "b", "c"}
+
+
+def test_a_ring_is_refused(project: Project) -> None:
+    write(project, "a", "organization/meshbridge/b")
+    write(project, "b", "organization/meshbridge/a")
+    with pytest.raises(CliError, match=r"in a ring: (a → b → a|b → a → b)"):
+        project.in_order(["a", "b"])
+    assert project.with_references(["a"]) == {"a", "b"}
+
+
+def test_an_unknown_stack_is_refused_with_the_known_ones(project: Project) -> None:
+    write(project, "a")
+    with pytest.raises(CliError, match=r"no stack 'b'[\s\S]*Choose one of: a"):
+        project.chosen(["b"])
+
+
+def test_no_examples_are_said(project: Project) -> None:
+    with pytest.raises(CliError, match="holds no example stacks"):
+        project.chosen(())
+
+
+@pytest.mark.parametrize("content", ["a: [", "- a list", "just text", b"\xff\xfe\x00"])
+def test_a_broken_stack_file_is_named(project: Project, content: str | bytes) -> None:
+    file = project.stack_file("a")
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(CliError, match=r"Pulumi\.a\.yaml"):
+        project.references("a")
+
+
+def test_an_empty_stack_file_refers_to_nothing(project: Project) -> None:
+    project.stack_file("a").write_text("# nothing yet\n")
+    assert project.references("a") == frozenset()
+
+
+def test_no_project_is_said(tmp_path: Path) -> None:
+    with pytest.raises(CliError, match=r"Pulumi\.yaml cannot be read"):
+        Project.load(tmp_path)
+    (tmp_path / "Pulumi.yaml").write_text("runtime: python\n")
+    with pytest.raises(CliError, match="not a Pulumi project file"):
+        Project.load(tmp_path)
+
+
+def test_the_examples_of_this_repository_have_an_order() -> None:
+    project = Project.load(ROOT)
+    ordered = project.in_order(project.chosen(()))
+    for number, stack in enumerate(ordered):
+        assert project.references(stack) <= set(ordered[:number])

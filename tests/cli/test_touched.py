@@ -1,0 +1,104 @@
+"""Which stacks a change touches: too many rather than too few."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cli.app import main
+from cli.errors import CliError, ExitCode
+from cli.touched import Touched, changed_files, touched
+
+STACKS = ("a", "b", "c-1")
+NONE: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ([], NONE),
+        (["stacks/Pulumi.a.yaml"], ("a",)),
+        (["stacks/Pulumi.c-1.yaml", "stacks/Pulumi.a.yaml", "README.md"], ("a", "c-1")),
+        (
+            [
+                "tests/cli/test_x.py",
+                "docs/picture.svg",
+                "cli/app.py",
+                "pki/app.py",
+                "lab/x.py",
+                "Makefile",
+                ".ci/run",
+            ],
+            NONE,
+        ),
+        (["README.md", "config/README.md"], NONE),
+        (["__main__.py"], STACKS),
+        (["Pulumi.yaml"], STACKS),
+        (["routing/gateway.py"], STACKS),
+        (["components/program.py"], STACKS),
+        (["requirements.txt"], STACKS),
+        (["requirements-dev.txt"], STACKS),
+        (["tools/cache.py"], NONE),
+        (["tools/modules/pulumi/go.mod"], STACKS),
+        (["stacks/Pulumi.a.yaml", "config/types.py"], STACKS),
+        (["something-new/x.py"], STACKS),
+        (["stacks/nested/Pulumi.a.yaml"], STACKS),
+    ],
+)
+def test_touched(files: list[str], expected: tuple[str, ...]) -> None:
+    assert touched(files, STACKS, "stacks") == Touched(changed=expected, removed=())
+
+
+@pytest.mark.parametrize("others", [[], ["README.md"], ["config/types.py"]])
+def test_a_stack_whose_file_is_removed_is_said_apart(others: list[str]) -> None:
+    found = touched([*others, "stacks/Pulumi.removed.yaml"], STACKS, "stacks")
+
+    assert found.removed == ("removed",)
+    assert "removed" not in found.changed
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True)
+
+    git("init", "--quiet", "--initial-branch", "main")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "old name.txt").write_text("some content that git could see as renamed\n")
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "Pulumi.gone.yaml").write_text("config: {}\n")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "one")
+    git("checkout", "--quiet", "-b", "change")
+    git("mv", "docs/old name.txt", "docs/née.txt")
+    git("rm", "stacks/Pulumi.gone.yaml")
+    git("commit", "--quiet", "-m", "two")
+    git("checkout", "--quiet", "main")
+    (tmp_path / "of-main.txt").write_text("x")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "meanwhile on main")
+    git("checkout", "--quiet", "change")
+    return tmp_path
+
+
+def test_a_rename_touches_both_names_and_the_bases_own_commits_do_not_count(repository: Path) -> None:
+    touches = ["docs/née.txt", "docs/old name.txt", "stacks/Pulumi.gone.yaml"]
+    assert sorted(changed_files(repository, "main")) == touches
+
+
+def test_the_command_prints_what_post_preview_reads(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (repository / "Pulumi.yaml").write_text("name: meshbridge\nruntime: python\nstackConfigDir: stacks\n")
+    assert main(["--project", str(repository), "touched", "--base", "main", "--json"]) == ExitCode.OK
+    assert Touched.model_validate_json(capsys.readouterr().out) == Touched(changed=(), removed=("gone",))
+    assert main(["--project", str(repository), "touched", "--base", "main"]) == ExitCode.OK
+    assert capsys.readouterr().out == "gone (removed)\n"
+
+
+def test_an_unknown_revision_is_an_error_with_a_remedy(repository: Path) -> None:
+    with pytest.raises(CliError, match="Fetch that revision"):
+        changed_files(repository, "no-such-revision")

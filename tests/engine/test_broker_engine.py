@@ -1,0 +1,195 @@
+"""The broker's deployer with the real engine and API server, without the brokers around it: one update, many bindings."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tools
+from broker.engine import Engine, EngineError, Gone
+from broker.network import PublicEndpoint
+from broker.program import Wanted
+from broker.store import ConsumerRoute
+from broker.store.store import Result
+from lab.control_plane import ControlPlane
+from lab.errors import ApiError
+from tests.broker.chain import consumer_settings, load, wait_until
+from tests.engine.brokers import APPLICATIONS, EGRESS, ISTIO
+
+KEPT = "kept"
+"""Bindings whose egress server nobody may delete."""
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with ControlPlane("west", tmp_path_factory.mktemp("control-plane") / "west") as made:
+        for namespace in (APPLICATIONS, EGRESS):
+            made.create_namespace(namespace)
+        yield made
+
+
+@pytest.fixture
+def engine(plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    for name, value in tools.engine_environment().items():
+        monkeypatch.setenv(name, value)
+    cluster = {"kubeconfig": str(plane.kubeconfig)}
+    read = load(tmp_path / "c", consumer_settings(tmp_path, "http://localhost:1", cluster=cluster))
+    made = Engine(read)
+    yield made
+    made.close()
+
+
+def wanted(name: str, generation: int = 1, **more: object) -> Wanted:
+    endpoint = PublicEndpoint(host=f"0.{name}.istio.data.example", port=9000)
+    route = ConsumerRoute(namespace=APPLICATIONS, provider_id="istio.data.example", endpoints=(endpoint,))
+    return Wanted(name, generation, route, **more)  # type: ignore[arg-type]
+
+
+def by_name(results: list[Result]) -> dict[str, Result]:
+    return {result.binding_id: result for result in results}
+
+
+def test_a_refused_object_fails_its_binding_alone_and_nothing_is_kept_of_it_in_the_end(
+    engine: Engine, plane: ControlPlane
+) -> None:
+    # An address outside of the cluster's range: the API server refuses the Service, after the objects before it.
+    bad = wanted("bad", 7, virtual_ips=("192.0.2.1",))
+    results = by_name(engine.apply(0, [wanted("first"), bad, wanted("second")], []))
+
+    assert results.keys() == {"first", "bad", "second"}
+    for name in ("first", "second"):
+        assert (results[name].error, results[name].certain) == (None, True)
+        service = plane.api.get("v1", "Service", f"svc-0-{name}", APPLICATIONS)
+        assert service is not None
+        assert results[name].virtual_ips == [service["spec"]["clusterIP"]]
+    refused = results["bad"]
+    assert "192.0.2.1" in str(refused.error)
+    assert (refused.generation, refused.certain, refused.temporary) == (7, True, False)
+    assert plane.api.get("v1", "Service", "svc-0-bad", APPLICATIONS) is None
+    assert plane.api.get(ISTIO, "Gateway", "import-0-bad", EGRESS) is not None
+    assert engine.drift(0, [wanted("first"), wanted("second")]).keys() == {"0-bad"}
+
+    results = by_name(engine.apply(0, [wanted("first"), wanted("second")], [Gone("bad", 8)]))
+    assert {name: r.error for name, r in results.items()} == {"first": None, "second": None, "bad": None}
+    assert plane.api.get(ISTIO, "Gateway", "import-0-bad", EGRESS) is None
+
+    _keep(plane)
+    assert (
+        by_name(engine.apply(0, [wanted("first"), wanted(KEPT)], [Gone("second", 1)]))["second"].error is None
+    )
+    results = by_name(engine.apply(0, [wanted("third")], [Gone("first", 2), Gone(KEPT, 3)]))
+    assert {name: r.error is None for name, r in results.items()} == {
+        "third": True,
+        "first": True,
+        KEPT: False,
+    }
+    assert "not to be deleted" in str(results[KEPT].error)
+    assert plane.api.get(ISTIO, "Gateway", "import-0-first", EGRESS) is None
+    assert plane.api.get(ISTIO, "Gateway", f"import-0-{KEPT}", EGRESS) is not None
+    plane.api.delete("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", KEPT)
+    wait_until(
+        lambda: all(r.error is None for r in engine.apply(0, [], [Gone("third", 1), Gone(KEPT, 3)])),
+        "the rest is removed",
+        120,
+    )
+
+
+def test_an_update_that_is_killed_comes_to_no_result_and_the_next_one_takes_up_what_it_made(
+    engine: Engine, plane: ControlPlane
+) -> None:
+    raised: list[BaseException] = []
+
+    def update() -> None:
+        try:
+            engine.apply(1, [wanted("killed")], [])
+        except EngineError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=update)
+    thread.start()
+    wait_until(
+        lambda: plane.api.get(ISTIO, "ServiceEntry", "import-0-killed", EGRESS),
+        "the first object is there",
+        300,
+    )
+    engine.kill(1)
+    thread.join(60)
+    assert not thread.is_alive()
+
+    assert "lost the shard" in str(raised[0])
+    assert not _processes(str(engine._folder(1)))
+    (done,) = engine.apply(1, [wanted("killed")], [])
+    assert (done.error, done.certain) == (None, True)
+    (gone,) = engine.apply(1, [], [Gone("killed", 2)])
+    assert gone.error is None
+    assert plane.api.get(ISTIO, "ServiceEntry", "import-0-killed", EGRESS) is None
+
+
+def _keep(plane: ControlPlane) -> None:
+    """From now on nobody deletes the Gateways of bindings that are called KEPT."""
+    api, version = plane.api, "admissionregistration.k8s.io/v1"
+    api.apply(
+        {
+            "apiVersion": version,
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": KEPT},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {
+                    "resourceRules": [
+                        {
+                            "apiGroups": ["networking.istio.io"],
+                            "apiVersions": ["*"],
+                            "operations": ["DELETE"],
+                            "resources": ["gateways"],
+                        }
+                    ]
+                },
+                "validations": [
+                    {
+                        "expression": f"!oldObject.metadata.name.endsWith('-{KEPT}')",
+                        "message": "it is not to be deleted",
+                    }
+                ],
+            },
+        }
+    )
+    api.apply(
+        {
+            "apiVersion": version,
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": KEPT},
+            "spec": {"policyName": KEPT, "validationActions": ["Deny"]},
+        }
+    )
+    tried = {
+        "apiVersion": ISTIO,
+        "kind": "Gateway",
+        "metadata": {"name": f"tried-{KEPT}", "namespace": EGRESS},
+        "spec": {"servers": []},
+    }
+
+    def refused() -> bool:
+        api.apply(tried)
+        try:
+            api.delete(ISTIO, "Gateway", f"tried-{KEPT}", EGRESS)
+        except ApiError:
+            return True
+        return False
+
+    wait_until(refused, "deletions are refused", 60)
+
+
+def _processes(folder: str) -> list[str]:
+    """Processes that work in a folder."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if str(link.readlink()) == folder:
+                found.append(link.parent.name)
+        except OSError:
+            continue
+    return found
