@@ -1,7 +1,8 @@
 """One connection, made where the caller is: in a Pod, or on the internet. Told by JSON on stdin, it answers in JSON.
 
 In: `host`, `port`, `say` (what to send, hexadecimal), `tls` (or plain text), `sni`, `certificate` and `key` (PEM), `newest`
-(newest version of TLS), `times`, `hold`, `linger`. Each but the first three may be left out.
+(newest version of TLS), `whole` (listen until the far end closes, not once), `times`, `hold`, `linger`. Each but the first
+three may be left out.
 Out: `client` (its own address and port), `server` (SHA-256 of the server's certificate), `received` (hexadecimal), `error`; a list of them, one for each of the `times`.
 
 With `hold` it sends no more than a ClientHello, waits for the server's first bytes of each, prints `held`, and keeps the
@@ -46,7 +47,7 @@ def _file(text: str) -> int:
 
 
 def call(order: Order) -> dict[str, str]:
-    """Connect, speak, and listen once."""
+    """Connect, speak, and listen."""
     answer = {"client": "", "server": "", "received": "", "error": ""}
     try:
         with socket.create_connection((order["host"], order["port"]), TIMEOUT) as plain:
@@ -65,7 +66,10 @@ def call(order: Order) -> dict[str, str]:
 
 def _exchange(connection: socket.socket, order: Order) -> str:
     connection.sendall(bytes.fromhex(order["say"]))
-    return connection.recv(65536).hex()
+    received = connection.recv(65536)
+    while order.get("whole") and (more := connection.recv(65536)):
+        received += more
+    return received.hex()
 
 
 def hold(order: Order) -> None:

@@ -41,14 +41,13 @@ BINDING = tuple(
 
 
 def _removed(world: World) -> str:
-    with _running(world) as connection:
-        logged = world.mark(world.provider, INGRESS_POD)
-        with world.removed(world.provider, *BINDING):
-            new = _new_connection(world)
-            lives = connection.say(GSS_REQUEST) != b""
-            refusal = new()
-            connection.wait_for_end()
-            line = logged(is_from(world.consumer.addresses.outside, sni=CAPPED_HOST))
+    logged = world.mark(world.provider, INGRESS_POD)
+    with _running(world) as connection, world.removed(world.provider, *BINDING):
+        new = _new_connection(world)
+        lives = connection.say(GSS_REQUEST) != b""
+        refusal = new()
+        connection.wait_for_end()
+        line = logged(is_from(world.consumer.addresses.outside, sni=CAPPED_HOST))
     running = "goes on" if lives else "ends at once"
     restored = until(lambda: world.from_pod(APPLICATION, CAPPED_SERVICE, 5432).received == NO_SSL)
     assert restored, "the binding does not work again"

@@ -18,7 +18,7 @@ HARMLESS = {"host", "connection", "x-request-id", "x-forwarded-proto", "x-envoy-
 
 
 def _headers(world: World) -> str:
-    reply = world.from_pod(REPORTER, stacks.API_HOST, 80, REQUEST)
+    reply = world.from_pod(REPORTER, stacks.API_HOST, 80, REQUEST, whole=True)
     status, _, body = reply.received.decode().partition("\r\n")
     if status != "HTTP/1.1 200 OK":
         return status

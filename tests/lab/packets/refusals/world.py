@@ -175,9 +175,10 @@ class World:
         user: int | None = None,
         tls: bool = False,
         sni: str | None = None,
+        whole: bool = False,
     ) -> Reply:
         """Call from a Pod of the consumer's cluster, as its application or as another user."""
-        order = {"host": host, "port": port, "say": say.hex(), "tls": tls, "sni": sni}
+        order = {"host": host, "port": port, "say": say.hex(), "tls": tls, "sni": sni, "whole": whole}
         as_user = [] if user is None else ["setpriv", f"--reuid={user}", "--clear-groups"]
         done = self.consumer.exec(pod, [*as_user, *CALL], text=json.dumps(order))
         return _one(_replies(done.expect_success()))
@@ -201,9 +202,11 @@ class World:
     def mark(
         self, cluster: Cluster, pod: str
     ) -> Callable[[Callable[[dict[str, Any]], bool]], dict[str, Any]]:
-        """Remember the end of a proxy's access log; the function that is returned waits for a newer line that fits."""
+        """Remember the end of a proxy's access log; the function that is returned waits for a line that fits, of a connection
+        that began since. (Envoy writes its lines up to a second after a connection's end.)"""
         file = cluster.log_file(pod, "istio-proxy")
         begin = file.stat().st_size
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
         def newer(fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
             found: list[dict[str, Any]] = []
@@ -211,7 +214,7 @@ class World:
             def look() -> bool:
                 with file.open(errors="replace") as log:
                     log.seek(begin)
-                    found[:] = [line for line in _json_lines(log) if fits(line)]
+                    found[:] = [line for line in _json_lines(log) if str(line["start"]) >= now and fits(line)]
                 return bool(found)
 
             cluster.wait_until(look, f"{pod} has logged the connection", LOGGED)
