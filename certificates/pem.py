@@ -45,7 +45,7 @@ def split(text: str) -> Blocks:
     if "-----BEGIN" in rest or "-----END" in rest:
         faults.append(("a block", "begins or ends without its other line"))
     elif not blocks:
-        faults.append(("the text", "holds no PEM block" if text.strip() else "is empty"))
+        faults.append(("the text", "holds no PEM block" if text.strip() else "is missing or empty"))
     return Blocks(blocks, tuple(faults))
 
 

@@ -99,6 +99,7 @@ class Outputs(_Model):
     broker: Broker | None = None
     target: str | None = None
     missing: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, stack: str, value: JsonValue) -> Outputs:

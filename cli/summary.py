@@ -27,6 +27,7 @@ def summary(stack: str, outputs: Outputs) -> RenderableType:
     if not parts:
         parts.append(Text("Nothing is imported, exported or proxied by this stack."))
     parts.extend(Text(f"Missing: {what}", style="bold") for what in outputs.missing)
+    parts.extend(Text(f"Not checked, since it exists already: {what}") for what in outputs.unchecked)
     if outputs.target is not None:
         parts.append(Text(_where(outputs.target)))
     return Panel(Group(*parts), title=escape(stack), title_align="left")

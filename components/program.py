@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -86,6 +87,9 @@ def declare_stack(
     missing = list(_missing(stack, authorities))
     if missing:
         outputs["missing"] = missing
+    unchecked = list(dict.fromkeys(_unchecked(stack)))
+    if unchecked:
+        outputs["unchecked"] = unchecked
     return outputs
 
 
@@ -486,6 +490,50 @@ def _missing(stack: Stack, authorities: Authorities) -> Iterator[str]:
             "provider.caCertificate: the stack does not carry its server certificate, so it hands out no CA and consumers "
             "that refer to it are refused; set it to the PEM of the CA that signs that certificate"
         )
+
+
+def _unchecked(stack: Stack) -> Iterator[str]:
+    """The Secrets with certificates that exist already, which no preview judges, each with the command that does."""
+    provider, consumer = stack.provider, stack.consumer
+    if provider is not None and not provider.certificate.made:
+        yield _how_to_check(
+            stack.cluster,
+            "provider",
+            secret=(provider.ingress_gateway.namespace, provider.server_secret),
+            options=["--id", provider.identity, "--usage", "server"],
+            has_issuer=provider.ca_certificate is not None,
+            trust_elsewhere=provider.brings_ca,
+        )
+    for imported in consumer.providers if consumer is not None else ():
+        if consumer is not None and not (imported.certificate or consumer.certificate).made:
+            yield _how_to_check(
+                stack.cluster,
+                "consumer",
+                secret=(consumer.egress_gateway.namespace, imported.client_secret or consumer.client_secret),
+                options=["--id", consumer.id, "--usage", "client"],
+                has_issuer=consumer.ca_certificate is not None,
+                trust_elsewhere=imported.brings_ca,
+            )
+
+
+def _how_to_check(
+    cluster: Cluster,
+    role: str,
+    *,
+    secret: tuple[str, str],
+    options: Sequence[str],
+    has_issuer: bool,
+    trust_elsewhere: bool,
+) -> str:
+    namespace, name = secret
+    context = ["--context", cluster.context] if cluster.context is not None else []
+    shown = ["kubectl", *context, "get", "secret", name, "--namespace", namespace, "--output", "json"]
+    judged = ["python", "-m", "pki", "check", "-", *options]
+    if has_issuer:
+        judged += ["--issuer", f"{role}.caCertificate.pem"]
+    if trust_elsewhere:
+        judged.append("--trust-elsewhere")
+    return f"Secret {namespace}/{name}: {shlex.join(shown)} | {shlex.join(judged)}"
 
 
 def _consumers_authorities(provider: Provider, bundles: Bundles) -> str:

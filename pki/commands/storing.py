@@ -18,13 +18,17 @@ from certificates import Expectation, Material, Problem, Severity, Usage
 from cli import engine
 from cli.errors import ExitCode
 from cli.project import Project
+from pki import kubernetes
 from pki import store as files
 from pki.commands.output import Json, text_of, write_json, write_table
 from pki.errors import PkiError
 
-Folder = Annotated[
+Source = Annotated[
     Path,
-    typer.Argument(help="Directory with tls.crt, tls.key, ca.crt, ca.crl.", exists=True, file_okay=False),
+    typer.Argument(
+        help="Directory with tls.crt, tls.key, ca.crt, ca.crl; or a Secret as `kubectl get secret -o json` (or yaml) "
+        "prints it: a file, or - for stdin."
+    ),
 ]
 AnyFolder = Annotated[
     Path,
@@ -37,6 +41,7 @@ ProjectOption = Annotated[
 ]
 
 NAMES = ("tls.crt", "tls.key", "ca.crt", "ca.crl")
+STDIN = Path("-")
 LARGEST = 64 * 1024
 """Characters. The engine hands all of a stack's configuration to the program in one environment variable, which Linux
 limits to 128 KiB."""
@@ -77,7 +82,7 @@ def store(
 
 
 def check(
-    folder: Folder,
+    source: Source,
     *,
     identity: Annotated[str, typer.Option("--id", help="The id that the other side looks for.")],
     usage: Annotated[UsageOption, typer.Option(help="Which side it is for.")],
@@ -85,18 +90,27 @@ def check(
         Path | None,
         typer.Option(help="PEM of the authority that signed it, where it is not in ca.crt.", exists=True),
     ] = None,
+    trust_elsewhere: Annotated[
+        bool,
+        typer.Option(
+            "--trust-elsewhere",
+            help="ca.crt is not read: a Secret <name>-cacert brings the other side's authorities.",
+        ),
+    ] = False,
     warning_days: Annotated[int, typer.Option(help="Days before its end from which on to warn.", min=1)] = 30,
     json: Json = False,
 ) -> int:
-    """Judge a directory's certificate as a preview does. Exit code 2 when something is wrong with it."""
+    """Judge a certificate, in files or in a Secret, as a preview does. Exit code 2 when something is wrong with it."""
     expected = Expectation(
         identity,
         Usage(usage.value),
         datetime.datetime.now(datetime.UTC),
         issuer=text_of(issuer),
+        trust_elsewhere=trust_elsewhere,
         warning=datetime.timedelta(days=warning_days),
     )
-    problems = certificates.check(Material.of(read(folder)), expected)
+    data = read(source) if source.is_dir() else _secret(source)
+    problems = certificates.check(Material.of(data), expected)
     if json:
         write_json([_described(problem) for problem in problems])
     elif problems:
@@ -105,7 +119,7 @@ def check(
             table.add_row(problem.severity, problem.key, problem.value, problem.rule, problem.remedy)
         write_table(table)
     else:
-        sys.stdout.write(f"{folder} is fit to be the {usage.value} certificate of {identity}\n")
+        sys.stdout.write(f"{_said(source)} is fit to be the {usage.value} certificate of {identity}\n")
     return FOUND if any(problem.severity is Severity.ERROR for problem in problems) else ExitCode.OK
 
 
@@ -116,6 +130,23 @@ FOUND = 2
 def read(folder: Path) -> dict[str, str]:
     """The data of the Secret. Raises PkiError when others may read the key, or a file is missing."""
     return _read(folder, NAMES, NAMES[:2], "tls.key")
+
+
+def _secret(source: Path) -> dict[str, str]:
+    """The data of a Secret in a file, or on stdin. Raises PkiError when the file does not exist, others may read it, or
+    it holds none."""
+    if source == STDIN:
+        return kubernetes.secret(sys.stdin.buffer.read(), _said(source), NAMES)
+    if not source.exists():
+        raise PkiError(
+            f"{source} does not exist.", "Name a directory with tls.crt, a Secret's file, or - for stdin."
+        )
+    files.require_private(source)
+    return kubernetes.secret(source.read_bytes(), _said(source), NAMES)
+
+
+def _said(source: Path) -> str:
+    return "stdin" if source == STDIN else str(source)
 
 
 def _mesh(folder: Path) -> dict[str, str]:

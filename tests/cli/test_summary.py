@@ -74,6 +74,7 @@ OUTPUTS: dict[str, JsonValue] = {
     },
     "target": "build/example",
     "missing": ["provider.caCertificate: set it"],
+    "unchecked": ["Secret mesh-ingress/provider-server: kubectl get secret | python -m pki check -"],
 }
 
 
@@ -100,6 +101,10 @@ def shown(outputs: JsonValue) -> str:
         "httpbin.upstream.example (HTTPS)",
         "httpbin.org:443",
         "Missing: provider.caCertificate: set it",
+        (
+            "Not checked, since it exists already: Secret mesh-ingress/provider-server: kubectl get secret | "
+            "python -m pki check -"
+        ),
         (
             "Broker (consumer) at broker.mesh-broker.svc.cluster.local:8080: calls "
             "http://svc-broker-upstream.mesh-broker.svc.cluster.local:5555, binds into shop, billing."

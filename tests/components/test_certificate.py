@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import datetime
+import io
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -19,6 +21,7 @@ from components import Certificate, CertificateArgs, declare_stack
 from config import Certificate as CertificateConfig
 from config.certificate import PRIVATE_KEY, SECRET_KEYS
 from pki import CertificateAuthority, Issued, Kind
+from pki.app import main
 from tests.components import samples
 from tests.components.recorder import Run, Secret, leaves, run
 
@@ -332,7 +335,9 @@ def test_a_certificate_that_ends_soon_is_deployed_with_a_warning(
 
 def test_a_carried_certificate_without_its_key_is_refused(server: Issued) -> None:
     data = {key: text for key, text in server.files().items() if key != "tls.key"}
-    with pytest.raises(pulumi.RunError, match=r"provider\.certificate: tls\.key: the text is empty"):
+    with pytest.raises(
+        pulumi.RunError, match=r"provider\.certificate: tls\.key: the text is missing or empty"
+    ):
         declared(providing(stackSecret="data"), {"data": data})
 
 
@@ -389,6 +394,55 @@ def test_a_provider_says_that_it_hands_out_no_authority() -> None:
         assert missing.startswith("provider.caCertificate: ")
         assert "set it to the PEM" in missing
     assert "missing" not in declared(samples.provider(caCertificate=samples.CA)).result
+
+
+SERVER_COMMAND = (
+    "Secret mesh-ingress/provider-server: kubectl --context north get secret provider-server --namespace mesh-ingress "
+    "--output json | python -m pki check - --id istio.data.example --usage server"
+)
+CLIENT_COMMAND = (
+    "Secret mesh-egress/consumer-client: kubectl --context north get secret consumer-client --namespace mesh-egress "
+    "--output json | python -m pki check - --id client.shop.example --usage client"
+)
+
+
+def test_a_stack_names_the_command_that_checks_a_secret_which_it_does_not_make(server: Issued) -> None:
+    two = [{"name": name, "systemDomain": f"{name}.example"} for name in ("data", "mail")]
+    for raw, expected in (
+        (samples.provider(), [SERVER_COMMAND]),
+        (samples.consumer(providers=two), [CLIENT_COMMAND]),
+        (
+            samples.provider(caCertificate=samples.CA, consumersCaCertificate=samples.CA),
+            [f"{SERVER_COMMAND} --issuer provider.caCertificate.pem --trust-elsewhere"],
+        ),
+        (
+            samples.consumer(
+                providers=[
+                    two[0],
+                    {**two[1], "clientSecret": "mail-client", "caCertificate": samples.CA},
+                ]
+            ),
+            [CLIENT_COMMAND, f"{CLIENT_COMMAND} --trust-elsewhere".replace("consumer-client", "mail-client")],
+        ),
+    ):
+        assert declared(raw).result["unchecked"] == expected
+    for made in (providing(stackSecret="data"), samples.provider(certificate=CERT_MANAGER)):
+        assert "unchecked" not in declared(made, {"data": server.files()}).result
+
+
+def test_the_command_that_a_stack_names_is_understood(
+    server: Issued, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = samples.provider(caCertificate=samples.CA, consumersCaCertificate=samples.CA)
+    (said,) = declared(raw).result["unchecked"]
+    command = shlex.split(said.rpartition("| python -m pki ")[2])
+    data = {key: base64.b64encode(text.encode()).decode() for key, text in server.files().items()}
+    secret = json.dumps({"kind": "Secret", "data": data}).encode()
+    monkeypatch.chdir(tmp_path)
+    Path("provider.caCertificate.pem").write_text(server.files()["ca.crt"])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(secret)))
+
+    assert main(command) == 0
 
 
 def test_both_definitions_of_the_secret_s_keys_agree() -> None:

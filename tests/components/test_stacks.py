@@ -170,7 +170,15 @@ def test_the_target_says_where_it_went(cluster: samples.Raw, target: str) -> Non
 def test_outputs_say_what_each_role_offers() -> None:
     result = declared(samples.everything()).result
 
-    assert set(result) == {"target", "provider", "wildcardRecord", "consumer", "upstreams", "missing"}
+    assert set(result) == {
+        "target",
+        "provider",
+        "wildcardRecord",
+        "consumer",
+        "upstreams",
+        "missing",
+        "unchecked",
+    }
     assert [text.partition(":")[0] for text in result["missing"]] == ["provider.caCertificate"]
     assert [e["name"] for e in result["consumer"]["endpoints"]] == ["orders-main", "orders-replica"]
     assert result["consumer"]["egressGateway"] == "mesh-egress/istio-egressgateway"
@@ -236,8 +244,12 @@ def test_the_control_plane_route_leads_to_the_stack_s_own_broker() -> None:
 def test_a_role_that_a_stack_lacks_is_no_output(role: str) -> None:
     raw = {key: value for key, value in samples.everything().items() if key in {"cluster", role}}
 
-    of_provider = {"wildcardRecord", "missing"} if role == "provider" else set()
-    assert set(declared(raw).result) == {"target", role} | of_provider
+    beside = {
+        "consumer": {"unchecked"},
+        "provider": {"unchecked", "wildcardRecord", "missing"},
+        "upstreams": set(),
+    }
+    assert set(declared(raw).result) == {"target", role} | beside[role]
 
 
 def test_a_rendered_stack_says_nothing_that_only_a_cluster_knows() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import tools
 from pki import CertificateAuthority, Kind, LockedError, store
@@ -149,6 +153,122 @@ def test_check_names_what_is_wrong(ca: str, capsys: pytest.CaptureFixture[str]) 
         ("expires-soon", "warning"),
     }
     assert main(["check", folder, "--id", PROVIDER, "--usage", "server"]) == 0
+
+
+def printed(folder: Path, **changes: object) -> dict[str, Any]:
+    """The Secret of a folder's files, as the API server has it."""
+    data = {file.name: base64.b64encode(file.read_bytes()).decode() for file in folder.iterdir()}
+    metadata = {"name": "provider-server", "namespace": "mesh-ingress"}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data} | changes
+
+
+@pytest.fixture
+def folder(ca: str) -> Path:
+    """A server certificate with everything that belongs to it."""
+    main(["server", ca, PROVIDER])
+    main(["crl", ca])
+    return Path(f"{ca}/issued/server-{PROVIDER}")
+
+
+AS_SERVER = ("--id", PROVIDER, "--usage", "server")
+
+
+@pytest.mark.parametrize("write", [json.dumps, yaml.safe_dump], ids=["json", "yaml"])
+def test_check_judges_a_secret_as_it_judges_files(
+    write: Callable[[object], str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = folder.parent / "secret"
+
+    def judged(secret: dict[str, Any], *options: str) -> tuple[int, set[tuple[str, str]]]:
+        file.write_text(write(secret))
+        file.chmod(0o600)
+        from_stdin, from_file = (_judged(source, *options) for source in ("-", str(file)))
+        assert from_stdin == from_file
+        return from_file
+
+    def _judged(source: str, *options: str) -> tuple[int, set[tuple[str, str]]]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+        capsys.readouterr()
+        code = main(["check", source, "--json", *(options or AS_SERVER)])
+        return code, {(found["check"], found["key"]) for found in json.loads(capsys.readouterr().out)}
+
+    whole = printed(folder)
+    assert set(whole["data"]) == {"tls.crt", "tls.key", "ca.crt", "ca.crl"}
+    assert judged(whole) == (0, set())
+    assert judged(whole, "--id", "other.example", "--usage", "client") == (
+        2,
+        {("name", "tls.crt"), ("extended-key-usage", "tls.crt")},
+    )
+    broken = {**whole["data"], "ca.crl": base64.b64encode(b"-----BEGIN X509 CRL-----").decode()}
+    assert judged({**whole, "data": broken}) == (2, {("pem-syntax", "ca.crl")})
+    missing = {("pem-syntax", "tls.crt"), ("pem-syntax", "tls.key"), ("trust-missing", "ca.crt")}
+    for nothing in ({}, None, {"tls.pem": "AAAA"}):
+        assert judged({**whole, "data": nothing}) == (2, missing)
+    del whole["data"]["ca.crt"], whole["data"]["ca.crl"]
+    assert judged(whole) == (2, {("trust-missing", "ca.crt")})
+    assert judged(whole, *AS_SERVER, "--trust-elsewhere") == (0, set())
+
+
+def test_check_names_what_a_secret_lacks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = json.dumps(printed(folder, data={}))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(secret.encode())))
+    assert main(["check", "-", *AS_SERVER]) == 2
+    shown = capsys.readouterr().out
+    for key, rule in (
+        ("tls.crt", "missing or empty"),
+        ("tls.key", "missing or empty"),
+        ("ca.crt", "missing"),
+    ):
+        assert any(key in line and rule in line for line in shown.splitlines()), (key, shown)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text.replace('"Secret"', '"ConfigMap"'), "is no Secret: it is a ConfigMap"),
+        (lambda text: text.replace('"Secret"', '"List"'), "is no Secret: it is a List"),
+        (lambda text: text.replace('"kind"', '"sort"'), "is no Secret: it has no `kind`"),
+        (lambda text: f"[{text}]", "is no Secret: it has no `kind`"),
+        (lambda _text: "", "is no Secret: it has no `kind`"),
+        (lambda text: text[: text.index('"tls.key": "') + 60], "is neither JSON nor YAML"),
+        (lambda text: text.replace('"tls.key": "', '"tls.key": "?'), "`tls.key` is not PEM in base64"),
+        (lambda text: text.replace('"tls.key": "', '"tls.key": "/////'), "`tls.key` is not PEM in base64"),
+        (
+            lambda text: text.replace('"tls.key": "', '"tls.key": 7, "other": "'),
+            "`tls.key` is not PEM in base64",
+        ),
+    ],
+)
+def test_check_refuses_what_is_no_secret_and_shows_nothing_of_it(
+    change: Callable[[str], str], words: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = printed(folder)
+    file = tmp_path / "secret.json"
+    file.write_text(change(json.dumps(secret)))
+    file.chmod(0o600)
+    assert main(["check", str(file), *AS_SERVER]) == 1
+    shown = capsys.readouterr()
+    said = shown.out + shown.err
+    assert words in said
+    assert "kubectl get secret" in said
+    assert secret["data"]["tls.key"][:40] not in said
+
+
+def test_check_refuses_a_secret_that_others_may_read(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "secret.json"
+    file.write_text(json.dumps(printed(folder)))
+    file.chmod(0o644)
+    assert main(["check", str(file), *AS_SERVER]) == 1
+    assert "mode 644" in capsys.readouterr().err
+    assert main(["check", str(tmp_path / "none.json"), *AS_SERVER]) == 1
+    assert "none.json does not exist" in capsys.readouterr().err
 
 
 def test_store_hands_the_key_over_where_nobody_sees_it(ca: str, project: Path) -> None:
