@@ -204,7 +204,7 @@ class _Program:
             WildcardDnsArgs(
                 provider, hosts, balancer.address, balancer.further, balancer.zone, self._account
             ),
-            self._options(balancer, formerly=_former(ingress, "-dns")),
+            self._options(shared, balancer, formerly=_former(ingress, "-dns")),
         )
         self.record = {
             "name": record.name,

@@ -202,6 +202,19 @@ def test_the_record_follows_when_the_way_to_the_gateway_is_there() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("dns", "kind"),
+    [(ROUTE53, "Record"), ({"externalDns": {"source": "dns-endpoint"}}, "DNSEndpoint")],
+)
+def test_the_record_follows_the_gateway_behind_a_load_balancer_of_another_owner(
+    dns: samples.Raw, kind: str
+) -> None:
+    """Nothing of that load balancer's is made here, and the gateway may turn out to be another stack's."""
+    done = declared(balanced({"existing": {"address": "lb.example.net"}}, dns))
+    (record,) = [r for r in done if r.kind == kind]
+    assert {"ConfigMap", "Deployment", "Service"} <= before(done, record)
+
+
 def test_without_dns_the_stack_says_what_is_to_be_made() -> None:
     done = declared(balanced(OWN))
     assert done.result["wildcardRecord"] == {
