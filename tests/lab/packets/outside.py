@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -15,7 +17,7 @@ from lab import pki
 from lab.lab import Lab
 
 T = TypeVar("T")
-PUBLIC_PORT = 9000
+PUBLIC_PORT, STATUS_PORT = 9000, 15021
 TIMEOUT = 10.0
 """Seconds that a stranger waits for an answer."""
 
@@ -45,10 +47,42 @@ def served_certificate(lab: Lab, address: str, host: str) -> bytes:
     return ssl.DER_cert_to_PEM_cert(on_internet(lab, look)).encode()
 
 
-def echo(lab: Lab, address: str, host: str, pair: pki.KeyPair, directory: Path) -> bytes:
-    """What the Redis behind a host answers to ECHO; nothing when the connection is refused."""
+def echo(
+    lab: Lab, address: str, host: str, pair: pki.KeyPair, directory: Path, *, header: bytes = b""
+) -> bytes:
+    """What the Redis behind a host answers to ECHO; nothing when the connection is refused. header: sent before all else."""
     context = _presenting(pair, directory)
-    return on_internet(lab, lambda: _echo(context, address, host))
+    return on_internet(lab, lambda: _echo(context, address, host, header))
+
+
+def says_ready(lab: Lab, address: str, *, header: bytes = b"") -> bool:
+    """Whether a gateway says that it is ready, when asked as load balancers do. header: sent before all else."""
+
+    def ask() -> bytes:
+        with socket.create_connection((address, STATUS_PORT), TIMEOUT) as plain:
+            plain.sendall(
+                header + b"GET /healthz/ready HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n"
+            )
+            return plain.recv(1024)
+
+    return on_internet(lab, ask).startswith(b"HTTP/1.1 200 ")
+
+
+def proxy_header(client: str, port: int) -> bytes:
+    """A PROXY protocol header, version 2, for a client's connection, with a field as AWS's load balancers add it.
+
+    Sources: HAProxy's "The PROXY protocol", 2.2; AWS's "Target groups for your Network Load Balancers", Proxy protocol.
+    """
+    endpoint = b"\x01vpce-0123456789abcdef0"
+    said = b"".join(
+        (
+            *(IPv4Address(address).packed for address in (client, "203.0.113.1")),
+            struct.pack("!HH", port, PUBLIC_PORT),
+            struct.pack("!BH", 0xEA, len(endpoint)),
+            endpoint,
+        )
+    )
+    return b"\r\n\r\n\0\r\nQUIT\n" + struct.pack("!BBH", 0x21, 0x11, len(said)) + said
 
 
 class Stranger:
@@ -131,14 +165,13 @@ class Impostor(Stranger):
         return None
 
 
-def _echo(context: ssl.SSLContext, address: str, host: str) -> bytes:
+def _echo(context: ssl.SSLContext, address: str, host: str, header: bytes = b"") -> bytes:
     try:
-        with (
-            socket.create_connection((address, PUBLIC_PORT), TIMEOUT) as plain,
-            context.wrap_socket(plain, server_hostname=host) as tls,
-        ):
-            tls.sendall(b"*2\r\n$4\r\nECHO\r\n$8\r\nstranger\r\n")
-            return tls.recv(1024)
+        with socket.create_connection((address, PUBLIC_PORT), TIMEOUT) as plain:
+            plain.sendall(header)
+            with context.wrap_socket(plain, server_hostname=host) as tls:
+                tls.sendall(b"*2\r\n$4\r\nECHO\r\n$8\r\nstranger\r\n")
+                return tls.recv(1024)
     except OSError:
         return b""
 

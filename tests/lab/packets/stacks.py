@@ -3,6 +3,7 @@
 Stack      Cluster    What
 provider   provider   the lab's own, with a service for each protocol, and one for another consumer
 mail       provider   a second provider, with a domain and a gateway of its own
+fronted    provider   one behind a load balancer that sends PROXY protocol, as long as the test of it needs it
 consumer   consumer   the lab's own: imports from both providers
 desk       consumer   a second consumer, with an identity and a gateway of its own
 upstreams  consumer   an HTTPS upstream, also reached through an ingress gateway, and a plain-TCP one
@@ -24,6 +25,8 @@ BACKENDS = {"web": "echo", "grpc": "echo"}
 
 DESK_ID = "client.desk.example"
 MAIL_DOMAIN = "istio.mail.example"
+FRONTED_DOMAIN, FRONTED = "istio.fronted.example", "fronted-ingress"
+"""Domain, and namespace and name of the gateway, of the stack `fronted`."""
 MAIL_KEEPALIVE = 2
 """Seconds of silence after which connections to the provider `mail` are probed."""
 API_HOST, API_ADDRESS = "api.upstream.example", "api.example.org"
@@ -90,6 +93,26 @@ def providers(lab: Lab) -> dict[str, Configuration]:
         },
     }
     return {"provider": usual, "mail": mail}
+
+
+def fronted(lab: Lab) -> Configuration:
+    """The stack whose load balancer, which another owner has, sends PROXY protocol."""
+    usual = lab.usual("provider")
+    return {
+        "cluster": usual["cluster"],
+        "provider": {
+            "systemDomain": FRONTED_DOMAIN,
+            "caCertificate": usual["provider"]["caCertificate"],
+            "certificate": {"directory": str(lab.provider_authority.folder("server", FRONTED_DOMAIN))},
+            "ingressGateway": {
+                "name": FRONTED,
+                "namespace": FRONTED,
+                "workload": {**SMALL, "drainSeconds": 1},
+            },
+            "loadBalancer": {"existing": {"address": "203.0.113.1", "proxyProtocol": True}},
+            "exports": [export("redis", "redis", 6379, domain=FRONTED_DOMAIN)],
+        },
+    }
 
 
 def consumers(lab: Lab) -> dict[str, Configuration]:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from lab import applications
 from lab.cluster import Cluster
-from lab.lab import CLIENT, EGRESS, INGRESS, Lab
+from lab.lab import CLIENT, CONSUMER_ID, EGRESS, INGRESS, Lab
+from tests.lab.packets import outside, stacks
+from tests.lab.packets.access import AccessLog
 
 SHOP = "shop.svc.cluster.local"
 
@@ -94,6 +100,41 @@ def test_grpc(consumer: Cluster, provider: Cluster) -> None:
     answer = consumer.exec(CLIENT, [sys.executable, "-c", GRPC_CLIENT, f"svc-grpc-main.{SHOP}:9090"])
 
     assert answer.expect_success().split() == [f"{name}:{word}" for word in ("hello", "one", "two", "three")]
+
+
+@pytest.fixture
+def fronted(lab: Lab) -> Iterator[str]:
+    """Address of a gateway whose stack says that its load balancer sends PROXY protocol."""
+    lab.provider_authority.issue("server", stacks.FRONTED_DOMAIN, lab.consumer_authority)
+    lab.provider.plane.create_namespace(stacks.FRONTED)
+    lab.stack("fronted").up(stacks.fronted(lab))
+    yield lab.provider.balancer(stacks.FRONTED, stacks.FRONTED)
+    # Nobody waits for the end of what nobody else uses.
+    lab.provider.api.delete("v1", "Namespace", stacks.FRONTED)
+
+
+# When the server resets a connection before its handshake, CPython's ssl module loses the socket (SSLSocket._create).
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning",
+    "ignore:unclosed <ssl.SSLSocket:ResourceWarning",
+)
+def test_proxy_protocol_of_the_load_balancer(lab: Lab, fronted: str, tmp_path: Path) -> None:
+    """The gateway takes the client's address out of the header, and no connection without one; its readiness port takes
+    the header too, because the load balancer's health checks have it, and those of the kubelet have none."""
+    host, pair = f"redis.{stacks.FRONTED_DOMAIN}", lab.consumer_authority.pair("client", CONSUMER_ID)
+    header = outside.proxy_header("198.51.100.7", 54321)
+    log = AccessLog(lab.provider, f"{stacks.FRONTED}/{stacks.FRONTED}")
+
+    def admitted() -> bool:
+        return outside.echo(lab, fronted, host, pair, tmp_path, header=header) == b"$8\r\nstranger\r\n"
+
+    lab.provider.wait_until(admitted, "the gateway takes a connection with a header", 10)
+    assert outside.echo(lab, fronted, host, pair, tmp_path) == b""
+    assert admitted()
+    assert outside.says_ready(lab, fronted, header=header)
+    assert outside.says_ready(lab, fronted)
+    line = log.wait(lambda line: bool(line["sni"] == host and int(line["sent"])), "the connection is logged")
+    assert (line["client"], line["peer_names"]) == ("198.51.100.7:54321", CONSUMER_ID)
 
 
 def _digest_of_numbers(last: int) -> str:
