@@ -5,7 +5,8 @@ A change is judged by the inputs before and after it, as the engine's preview ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 
 from pydantic import JsonValue
@@ -22,6 +23,10 @@ PROTECTED = "its deletion protection makes AWS refuse to delete it; switch `dele
 ELSEWHERE = "the record leads elsewhere; clients that still have the old address need the old load balancer until its TTL is over"
 UNFOUND = "clients no longer find the public hosts once its TTL is over"
 GONE = "clients that still use its address are cut"
+REMADE = (
+    "its load balancer may be taken away before the one in its place has an address (the AWS Load Balancer Controller does "
+    "so): clients are cut until they find that one; a key of `loadBalancer` makes the new one first"
+)
 ROLLOUT = "new connections fail until the load balancer and the gateway's pods agree on PROXY protocol again"
 
 
@@ -42,7 +47,8 @@ def _load_balancer(operation: str, old: Inputs, _new: Inputs) -> str | None:
 
 
 def _record(operation: str, old: Inputs, new: Inputs) -> str | None:
-    if operation == "delete":
+    moves = operation == "replace" and any(old.get(key) != new.get(key) for key in ("name", "zoneId"))
+    if operation == "delete" or moves:
         return UNFOUND
     return ELSEWHERE if operation in ("update", "replace") and _target(old) != _target(new) else None
 
@@ -110,7 +116,7 @@ def _target_group(operation: str, old: Inputs, new: Inputs) -> str | None:
 def _service(operation: str, old: Inputs, new: Inputs) -> str | None:
     before, after = _spec(old).get("type"), _spec(new).get("type")
     if operation == "update" and before == after and before in PUBLIC:
-        return _changed_service(old, new)
+        return "; ".join(_changed_service(old, new)) or None
     if "LoadBalancer" not in (before, after):
         return None
     if operation == "replace":
@@ -123,11 +129,28 @@ PUBLIC = ("LoadBalancer", "NodePort")
 """Types of a Service whose port others than the mesh use."""
 
 
-def _changed_service(old: Inputs, new: Inputs) -> str | None:
+DECIDES_SCHEME = re.compile(r"(^|[-/])(internal|scheme)(-|$)|load-?balancer-type$")
+"""In annotations of a Service, whichever cloud reads them: `azure-load-balancer-internal`, `aws-load-balancer-scheme`,
+`networking.gke.io/load-balancer-type`."""
+
+
+def _changed_service(old: Inputs, new: Inputs) -> Iterator[str]:
     before, after = _public_port(old), _public_port(new)
     if before != after:
-        return _moved(before, after)
-    return ROLLOUT if _sends(old) != _sends(new) else None
+        yield _moved(before, after)
+    if _spec(old).get("type") == "LoadBalancer" and _scheme(old) != _scheme(new):
+        yield REMADE
+    if _sends(old) != _sends(new):
+        yield ROLLOUT
+
+
+def _scheme(service: Inputs) -> Inputs:
+    """The annotations by which a cloud decides what kind of load balancer it makes, and where."""
+    return {
+        key: value
+        for key, value in _annotations(service).items()
+        if re.search(r"load-?balancer", key) and DECIDES_SCHEME.search(key)
+    }
 
 
 def _spec(inputs: Inputs) -> Inputs:

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from cli.comment import comment
-from cli.interruptions import ELSEWHERE, FOLLOWS, GONE, PROTECTED, ROLLOUT, UNFOUND, interruption
+from cli.interruptions import (
+    ELSEWHERE,
+    FOLLOWS,
+    GONE,
+    PROTECTED,
+    REMADE,
+    ROLLOUT,
+    UNFOUND,
+    interruption,
+)
 from cli.plan import Plan, Resource
 
 
@@ -21,6 +30,19 @@ def service(name: str = "edge", port: int = 9000, kind: str = "LoadBalancer", at
         },
         "spec": {"type": kind, "ports": [{"port": port}]},
     }
+
+
+def annotated(*keys: str, **more: str) -> Any:
+    """A Service with further annotations, all `true` but for those whose value is given."""
+    made = service()
+    made["metadata"]["annotations"] |= dict.fromkeys(keys, "true") | more
+    return made
+
+
+def aws(**annotations: str) -> Any:
+    """A Service with annotations of the AWS Load Balancer Controller."""
+    prefix = "service.beta.kubernetes.io/aws-load-balancer-"
+    return annotated(**{prefix + key.replace("_", "-"): text for key, text in annotations.items()})
 
 
 def deployment(config: str | None) -> Any:
@@ -61,6 +83,21 @@ MOVED = "the public port moves from 9000 to 9443; clients are cut until they use
             None,
         ),
         ("Record", "delete", {"records": ["a.example"]}, {}, UNFOUND),
+        (
+            "Record",
+            "replace",
+            {"zoneId": "Z1", "records": ["a"]},
+            {"zoneId": "Z2", "records": ["a"]},
+            UNFOUND,
+        ),
+        ("Record", "replace", {"name": "*.a", "records": ["a"]}, {"name": "*.b", "records": ["a"]}, UNFOUND),
+        (
+            "Record",
+            "replace",
+            {"type": "A", "records": ["a"]},
+            {"type": "CNAME", "records": ["b"]},
+            ELSEWHERE,
+        ),
         ("Record", "create", {}, {"records": ["a.example"]}, None),
         ("DNSEndpoint", "update", endpoint("192.0.2.1"), endpoint("192.0.2.2"), ELSEWHERE),
         ("DNSEndpoint", "update", endpoint("192.0.2.1"), endpoint("192.0.2.1"), None),
@@ -96,6 +133,29 @@ MOVED = "the public port moves from 9000 to 9443; clients are cut until they use
         ("Service", "update", service(), service(port=9443), MOVED),
         ("Service", "update", service(), service(attributes=PROXY), ROLLOUT),
         ("Service", "update", service(), service(), None),
+        ("Service", "update", service(), service(port=9443, attributes=PROXY), f"{MOVED}; {ROLLOUT}"),
+        ("Service", "update", aws(scheme="internal"), aws(scheme="internet-facing"), REMADE),
+        ("Service", "update", service(), aws(internal="true"), REMADE),
+        ("Service", "update", aws(type="external"), aws(type="nlb-ip"), REMADE),
+        (
+            "Service",
+            "update",
+            service(),
+            annotated("service.beta.kubernetes.io/azure-load-balancer-internal"),
+            REMADE,
+        ),
+        ("Service", "update", service(), annotated("networking.gke.io/load-balancer-type"), REMADE),
+        (
+            "Service",
+            "update",
+            service(),
+            annotated("service.beta.kubernetes.io/openstack-internal-load-balancer"),
+            REMADE,
+        ),
+        ("Service", "update", aws(scheme="internal"), aws(scheme="internal", name="b"), None),
+        ("Service", "update", aws(nlb_target_type="ip"), aws(nlb_target_type="instance"), None),
+        ("Service", "update", aws(ip_address_type="ipv4"), aws(ip_address_type="dualstack"), None),
+        ("Service", "update", service(), annotated("example.org/internal-name"), None),
         ("Service", "update", service(kind="ClusterIP"), service(kind="ClusterIP", port=1), None),
         ("Service", "delete", {"spec": {"ports": [{"port": 5432}]}}, {}, None),
         ("Deployment", "delete", {}, {}, None),
