@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 import tools
+from cli.plan import Resource, read_plan
 
 REPOSITORY = Path(__file__).parents[2]
 SAVED_AT_THE_END = {"PULUMI_EXPERIMENTAL": "true", "PULUMI_SKIP_CHECKPOINTS": "true"}
@@ -211,3 +212,10 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60) ->
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {seconds} s")
         time.sleep(0.05)
+
+
+def planned(project: Project, stack: Stack) -> dict[str, Resource]:
+    """What the preview that people get says of the objects, by their kind."""
+    text = project.text("preview", "--json", "--stack", stack.reference, streamed=False)
+    plan = read_plan(stack.name, json.loads(text), succeeded=True)
+    return {resource.kind: resource for resource in plan.resources if not resource.is_component}

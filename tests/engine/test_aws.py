@@ -6,7 +6,6 @@ are rendered.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -21,8 +20,7 @@ from moto.server import ThreadedMotoServer
 
 import tools
 from cli.interruptions import FOLLOWS, GONE, PROTECTED, UNFOUND
-from cli.plan import Resource, read_plan
-from tests.engine.project import Project, Result, Stack
+from tests.engine.project import Project, Result, Stack, planned
 from tests.rights import DEPLOYER, Call, documented_policy, recorded
 from tools.plugins import aws_stand_in
 
@@ -208,13 +206,6 @@ def messages(result: Result, severity: str) -> str:
     """What the program and its plugins said."""
     told = [event["diagnosticEvent"] for event in result.events if "diagnosticEvent" in event]
     return "".join(d["message"] for d in told if d["severity"] == severity)
-
-
-def planned(project: Project, stack: Stack) -> dict[str, Resource]:
-    """What the preview that people get says of the objects, by their kind."""
-    text = project.text("preview", "--json", "--stack", stack.reference, streamed=False)
-    plan = read_plan(stack.name, json.loads(text), succeeded=True)
-    return {resource.kind: resource for resource in plan.resources if not resource.is_component}
 
 
 def rendered(project: Project, stack: Stack, kind: str) -> list[dict[str, Any]]:

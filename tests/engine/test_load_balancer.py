@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import tools
+from cli.interruptions import FOLLOWS
 from lab.api import Object
 from lab.control_plane import ControlPlane
 from tests.engine import stacks
 from tests.engine.conftest import NewNamespace
-from tests.engine.project import Project, Result
+from tests.engine.project import Project, Result, planned
 
 CONTROLLER = "service.k8s.aws/nlb"
 
@@ -45,6 +46,7 @@ def test_each_kind_of_load_balancer_is_made_before_the_last_goes(
 
         controlled = {"awsController": {"sourceRanges": ["192.0.2.0/24"]}}
         stack.configure(stacks.provider(api_server.kubeconfig, name, loadBalancer=controlled))
+        assert planned(project, stack)["Service"].interruption == FOLLOWS
         done = stack.up().expect_success()
         assert begun(done, "Service") == ["create-replacement", "replace", "delete-replaced"]
         ((made, service),) = services(api_server, namespace).items()
@@ -61,5 +63,12 @@ def test_each_kind_of_load_balancer_is_made_before_the_last_goes(
         assert deployment is not None
         assert "proxyProtocol" in str(deployment["spec"]["template"]["metadata"]["annotations"])
         assert stack.up().expect_success().operations == {}
+
+        stack.configure(stacks.provider(api_server.kubeconfig, name, loadBalancer=inside, port=9443))
+        plan = planned(project, stack)["Service"]
+        assert (plan.operation, plan.interruption) == (
+            "update",
+            "the public port moves from 9000 to 9443; clients are cut until they use it",
+        )
     finally:
         stack.destroy().expect_success()
