@@ -98,6 +98,8 @@ class ServiceBroker:
         """When set, requests wait for it before they are answered."""
         self.late: threading.Event | None = None
         """When set, binds wait for it before they do anything."""
+        self.late_polls: threading.Event | None = None
+        """When set, questions for an operation wait for it before they are answered."""
         self.retrievable = True
         """Whether bindings can be fetched."""
         self.fails = False
@@ -137,7 +139,7 @@ class ServiceBroker:
         return self
 
     def stop(self) -> None:
-        for event in (self.hold, self.late):
+        for event in (self.hold, self.late, self.late_polls):
             if event is not None:
                 event.set()
         self.dead = True
@@ -163,9 +165,12 @@ class ServiceBroker:
             return
         length = int(handler.headers.get("content-length") or 0)
         raw = handler.rfile.read(length)
-        if self.late is not None and handler.command == "PUT":
+        late = self.late if handler.command == "PUT" else None
+        if urlsplit(handler.path).path.endswith("/last_operation"):
+            late = self.late_polls
+        if late is not None:
             self.arrived.release()
-            self.late.wait(30)
+            late.wait(30)
         status, body = self._respond(handler, raw)
         self.arrived.release()
         if self.hold is not None:
