@@ -100,6 +100,8 @@ class ServiceBroker:
         """When set, binds wait for it before they do anything."""
         self.late_polls: threading.Event | None = None
         """When set, questions for an operation wait for it before they are answered."""
+        self.attempt = ""
+        """Ends the names of operations that bind."""
         self.retrievable = True
         """Whether bindings can be fetched."""
         self.fails = False
@@ -318,14 +320,14 @@ class ServiceBroker:
             if known != wanted:
                 raise Refusal(409, description="exists with other attributes")
             if self.state.operations.get(binding, 0) > 0:
-                return 202, {"operation": f"bind-{binding}"}
+                return 202, {"operation": f"bind-{binding}{self.attempt}"}
             return 200, self._answer(binding)
         if body["plan_id"] == ASYNC_PLAN:
             if query.get("accepts_incomplete") != ["true"]:
                 raise Refusal(422, "AsyncRequired", "this plan binds asynchronously")
             self.state.bindings[binding] = wanted
             self.state.operations[binding] = 2
-            return 202, {"operation": f"bind-{binding}"}
+            return 202, {"operation": f"bind-{binding}{self.attempt}"}
         self.state.bindings[binding] = wanted
         return 201, self._answer(binding)
 
@@ -379,7 +381,8 @@ class ServiceBroker:
         if binding not in self.state.bindings:
             raise Refusal(404, description="no such binding")
         leaving = binding in self.state.leaving
-        if query.get("operation") != [f"{'unbind' if leaving else 'bind'}-{binding}"]:
+        name = f"unbind-{binding}" if leaving else f"bind-{binding}{self.attempt}"
+        if query.get("operation") != [name]:
             raise Refusal(400, description="operation is not what was answered")
         if binding not in self.state.operations:
             raise Refusal(404, description="no such operation")

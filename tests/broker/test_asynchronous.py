@@ -109,6 +109,36 @@ def test_a_call_waits_for_a_step_of_its_bindings_operation(chain: Chain) -> None
     unbind = functools.partial(chain.platform.unbind, plan=ASYNC_PLAN, **ACCEPTED)
     assert meeting_a_step(chain, unbind) == (202, f"unbind-{BINDING}")
     assert meeting_a_step(chain, unbind) == (202, f"unbind-{BINDING}")
+    refused = bind()
+    assert (refused.status_code, refused.json()["error"]) == (422, "ConcurrencyError")
+
+
+def test_a_bind_that_the_upstream_begins_anew_is_followed_by_its_new_name(chain: Chain) -> None:
+    bind = functools.partial(chain.platform.bind, plan=ASYNC_PLAN, query=ACCEPTED)
+    bind()
+    chain.broker.state.operations[BINDING] = 1_000_000
+    chain.broker.attempt = "-again"
+
+    assert bind().json() == {"operation": f"bind-{BINDING}-again"}
+    assert [[b.operation for b in store.all()] for store in chain.stores] == [[f"bind-{BINDING}-again"]] * 2
+    chain.broker.state.operations[BINDING] = 1
+    bound(chain)
+    assert [[b.operation for b in store.all()] for store in chain.stores] == [[None]] * 2
+
+
+def test_calls_out_of_order_change_nothing(chain: Chain) -> None:
+    assert chain.platform.last_operation().status_code == 404
+    assert chain.platform.fetch().status_code == 404
+    assert chain.platform.unbind().status_code == 410
+    assert chain.platform.bind(instance="unknown").status_code == 404
+    assert phases(chain) == [[], []]
+
+    chain.platform.bind()
+    assert chain.platform.unbind(instance="unknown").status_code == 410
+    assert chain.platform.last_operation().json() == {"state": "succeeded"}
+    assert chain.platform.provision().status_code == 200
+    assert chain.settled()
+    assert list(chain.provider_cluster.objects) == list(chain.consumer_cluster.objects) == [f"0-{BINDING}"]
 
 
 @pytest.mark.parametrize("side", ["consumer", "provider"])
