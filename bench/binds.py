@@ -28,7 +28,7 @@ import tools
 from bench.bindings import OWNER, of_binding
 from bench.table import Section, percentile, verdict
 from broker import settings
-from broker.engine import PROJECT
+from broker.engine import PROJECT, Engine
 from broker.network import Endpoint, PublicEndpoint, public_host
 from broker.program import Declared, Wanted, declare, endpoints
 from broker.settings import Settings
@@ -73,10 +73,11 @@ def measure(rounds: int, callers: int = CALLERS, turns: int = 3) -> list[Section
         for number in range(rounds):
             single.round(number)
         shares = single.shares()
+        unchanged = [_unchanged(read[side], side, Path(name), max(5, rounds // 5)) for side in SIDES]
         many = [_together(chain, turn, callers) for turn in range(turns)]
         creates = _created(plane, read, callers * turns)
     return [
-        _latency(single.binds, shares, single.stock, single.direct),
+        _latency(single, shares, [sum(both) for both in zip(*unchanged, strict=True)]),
         _throughput(many, creates, callers),
     ]
 
@@ -186,6 +187,19 @@ class _Single:
         return [record["seconds"] for record in records if record["event"] == "updated"]
 
 
+def _unchanged(read: Settings, side: str, folder: Path, times: int) -> Seconds:
+    """Seconds of an update by the broker's own engine that has nothing to do: what starting everything costs."""
+    state = folder / f"unchanged-{side}"
+    engine = Engine(read.model_copy(update={"state": state.as_uri(), "stack": f"unchanged-{side}"}))
+    names = [f"unchanged-{number}" for number in range(TOGETHER)]
+    wanted = [Wanted(name, 1, _route(side, name)) for name in names]
+    try:
+        engine.apply(0, wanted, [])
+        return [_timed(lambda: engine.apply(0, wanted, [])) for _ in range(times)]
+    finally:
+        engine.close()
+
+
 def _bound(chain: BrokerChain, name: str) -> None:
     chain.platform.bind(name).raise_for_status()
 
@@ -288,12 +302,15 @@ def _created(plane: ControlPlane, read: Mapping[str, Settings], count: int) -> S
     return [_made(_Objects(client, read, f"sequential-{number}"), client.create) for number in range(count)]
 
 
-def _latency(binds: Seconds, shares: Mapping[str, Seconds], stock: Seconds, direct: Seconds) -> Section:
+def _latency(single: _Single, shares: Mapping[str, Seconds], unchanged: Seconds) -> Section:
+    binds, stock, direct = single.binds, single.stock, single.direct
+    plugin = "official" if tools.kubernetes_plugin().official else "stand-in"
     rows = [
         _row("bind, whole chain, both sides", binds),
         _row("of it: the provider's update", shares["provider"]),
         _row("of it: the consumer's update", shares["consumer"]),
         _row("of it: the rest (four processes, HTTP, databases, waking)", shares["rest"]),
+        _row("for comparison: updates that change nothing, both sides", unchanged),
         _row("stock Automation API, both sides", stock),
         _row("direct server-side apply, both sides", direct),
     ]
@@ -308,7 +325,8 @@ def _latency(binds: Seconds, shares: Mapping[str, Seconds], stock: Seconds, dire
     ]
     text = (
         f"Seconds, {len(binds)} rounds; in each, one binding of {OBJECTS} objects is made each way, on one API server of "
-        f"the lab. At most {TOGETHER} bindings are there at a time, in one stack a side."
+        f"the lab. At most {TOGETHER} bindings are there at a time, in one stack a side; {plugin} Kubernetes "
+        "plugin."
     )
     return Section("One bind", text, ["what", "p50", "p95", "p99"], rows, "\n".join(said))
 
