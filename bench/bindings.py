@@ -8,6 +8,10 @@ from broker.program import Wanted, endpoints
 from broker.settings import Settings
 from broker.store import ConsumerRoute, ProviderRoute
 from routing import ConsumerEndpoint, Manifest, ProviderEndpoint, consumer, provider
+from routing.manifest import claim
+
+OWNER = "organization/meshbridge/bench"
+"""The stack in whose name the objects are made."""
 
 
 def of_binding(read: Settings, binding_id: str, route: ConsumerRoute | ProviderRoute) -> Iterator[Manifest]:
@@ -17,10 +21,11 @@ def of_binding(read: Settings, binding_id: str, route: ConsumerRoute | ProviderR
 
 
 def consumer_side(endpoint: ConsumerEndpoint, virtual_ip: str | None = None) -> Iterator[Manifest]:
-    """The objects of an imported endpoint: seven, and one more where it admits a whole namespace.
+    """The objects of an imported endpoint: eight, and one more where it admits a whole namespace.
 
     virtual_ip: the Service's, where it is known before; else the host alone selects the route.
     """
+    yield claim(endpoint.name, endpoint.gateway.namespace, OWNER)
     if not endpoint.service_accounts:
         yield consumer.admission(endpoint)
     yield consumer.service_entry(endpoint)
@@ -33,7 +38,8 @@ def consumer_side(endpoint: ConsumerEndpoint, virtual_ip: str | None = None) -> 
 
 
 def provider_side(endpoint: ProviderEndpoint) -> Iterator[Manifest]:
-    """The objects of an exported endpoint: four, and a fifth where the gateway is not another's."""
+    """The objects of an exported endpoint: five, and a sixth where the gateway is not another's."""
+    yield claim(endpoint.name, endpoint.gateway.namespace, OWNER)
     if not endpoint.gateway.adopt:
         yield provider.reach(endpoint)
     yield provider.service_entry(endpoint)

@@ -1,16 +1,18 @@
 """How long a bind takes, and where the time goes: the broker against the stock Automation API and direct server-side apply.
 
-All three make the same twelve objects of a binding (eight in the consumer's cluster, four in the provider's) in one run, by
+All three make the same fourteen objects of a binding (nine in the consumer's cluster, five in the provider's) in one run, by
 turns, on one API server. The bind is whole: platform, consumer's broker, provider's broker and service broker are four
 processes. The stock way is what the Automation API's documentation shows, once for each side; the direct way is one client
-that applies one object after the other. Every few rounds all bindings are removed, untimed, so that all three work at the same
-sizes.
+that applies one object after the other on one connection. Every few rounds all bindings are removed, untimed, so that all three
+work at the same sizes.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import ssl
 import statistics
 import tempfile
 import time
@@ -18,14 +20,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pulumi import automation as auto
 
 import tools
-from bench.bindings import of_binding
+from bench.bindings import OWNER, of_binding
 from bench.table import Section, percentile, verdict
 from broker import settings
-from broker.engine import PROJECT
+from broker.engine import PROJECT, Engine
 from broker.network import Endpoint, PublicEndpoint, public_host
 from broker.program import Declared, Wanted, declare, endpoints
 from broker.settings import Settings
@@ -33,8 +36,10 @@ from broker.store import ConsumerRoute, ProviderRoute
 from components import ConsumerEgressArgs
 from lab.api import Object
 from lab.control_plane import ControlPlane
+from lab.kubeconfig import read_kubeconfig
+from routing import Manifest
 from routing import consumer as consumer_objects
-from tests.broker.chain import CONSUMER_ID, SYSTEM_DOMAIN
+from tests.broker.chain import CONSUMER_ID, SYSTEM_DOMAIN, wait_until
 from tests.engine.brokers import APPLICATIONS, BrokerChain
 
 CALLERS = 64
@@ -43,8 +48,11 @@ TOGETHER = 5
 """Bindings that gather before all are removed."""
 SIDES = ("provider", "consumer")
 """In the order in which a bind reaches them."""
-OBJECTS = 12
+OBJECTS = 14
 """Objects of one binding, on both sides."""
+
+APPLY = "application/apply-patch+yaml"
+FIELD_MANAGER = "meshbridge-bench"
 
 Seconds = list[float]
 
@@ -65,10 +73,11 @@ def measure(rounds: int, callers: int = CALLERS, turns: int = 3) -> list[Section
         for number in range(rounds):
             single.round(number)
         shares = single.shares()
+        unchanged = [_unchanged(read[side], side, Path(name), max(5, rounds // 5)) for side in SIDES]
         many = [_together(chain, turn, callers) for turn in range(turns)]
-        creates = [_created(plane, read, f"sequential-{number}") for number in range(callers * turns)]
+        creates = _created(plane, read, callers * turns)
     return [
-        _latency(single.binds, shares, single.stock, single.direct),
+        _latency(single, shares, [sum(both) for both in zip(*unchanged, strict=True)]),
         _throughput(many, creates, callers),
     ]
 
@@ -97,8 +106,9 @@ class _Single:
     def __init__(
         self, chain: BrokerChain, plane: ControlPlane, read: Mapping[str, Settings], folder: Path
     ) -> None:
-        self._chain, self._plane, self._read, self._folder = chain, plane, read, folder
-        self._there: list[str] = []
+        self._chain, self._read, self._folder = chain, read, folder
+        self._client = _Client(plane)
+        self._there: list[int] = []
         self._updates: dict[str, Seconds] = {side: [] for side in SIDES}
         self._read_lines = dict.fromkeys(SIDES, 0)
         self.binds: Seconds = []
@@ -107,29 +117,33 @@ class _Single:
 
     def round(self, number: int) -> None:
         """One more binding, each way."""
-        name = f"bind-{number}"
-        self._log()
-        self.binds.append(_timed(lambda: _bound(self._chain, name)))
-        for side, seconds in self._log().items():
-            self._updates[side] += seconds
-        self._there.append(f"stock-{number}")
+        for side in SIDES:
+            self._logged(side)
+        self.binds.append(_timed(lambda: _bound(self._chain, f"bind-{number}")))
+        for side in SIDES:
+            self._updates[side].append(self._update(side))
+        self._there.append(number)
         self.stock.append(sum(_timed(lambda side=side: self._stock(side)) for side in SIDES))  # type: ignore[misc]
-        self.direct.append(_applied(self._plane, self._read, f"direct-{number}"))
+        self.direct.append(_made(_Objects(self._client, self._read, f"direct-{number}"), self._client.apply))
         if len(self._there) == TOGETHER:
-            self._remove(number)
+            self._remove()
 
     def shares(self) -> dict[str, Seconds]:
         """What each side's updates took of the binds, as the brokers log it, and the rest of each bind."""
         provider, consumer = self._updates["provider"], self._updates["consumer"]
         rest = [
             whole - first - second
-            for whole, first, second in zip(self.binds, provider, consumer, strict=False)
+            for whole, first, second in zip(self.binds, provider, consumer, strict=True)
         ]
         return {**self._updates, "rest": rest}
 
-    def _remove(self, number: int) -> None:
-        for index in range(number - TOGETHER + 1, number + 1):
-            self._chain.platform.unbind(f"bind-{index}").raise_for_status()
+    def _remove(self) -> None:
+        with ThreadPoolExecutor(TOGETHER) as pool:
+            for answer in pool.map(lambda number: self._chain.platform.unbind(f"bind-{number}"), self._there):
+                answer.raise_for_status()
+        for number in self._there:
+            for path in reversed(_Objects(self._client, self._read, f"direct-{number}").paths):
+                self._client.delete(path)
         self._there.clear()
         for side in SIDES:
             self._stock(side)
@@ -138,7 +152,8 @@ class _Single:
         """One update of one side's stack, as the Automation API's documentation does it."""
         state = self._folder / f"stock-{side}"
         state.mkdir(exist_ok=True)
-        wanted = [Wanted(name, 1, _route(side, name)) for name in self._there]
+        names = [f"stock-{number}" for number in self._there]
+        wanted = [Wanted(name, 1, _route(side, name)) for name in names]
         stack = auto.create_or_select_stack(
             f"stock-{side}",
             project_name=PROJECT,
@@ -152,15 +167,37 @@ class _Single:
         )
         stack.up()
 
-    def _log(self) -> dict[str, Seconds]:
-        """The updates that each broker has logged since the last call."""
-        found: dict[str, Seconds] = {}
-        for side in SIDES:
-            lines = (self._chain.folder / side / "broker.log").read_text().splitlines()
-            records = [json.loads(line) for line in lines[self._read_lines[side] :] if line.startswith("{")]
-            self._read_lines[side] = len(lines)
-            found[side] = [r["seconds"] for r in records if r.get("event") == "updated"]
-        return found
+    def _update(self, side: str) -> float:
+        """Seconds of the updates that a broker did for the bind that it has just answered."""
+        found: Seconds = []
+
+        def logged() -> bool:
+            found.extend(self._logged(side))
+            return bool(found)
+
+        wait_until(logged, f"the {side}'s broker has logged its update")
+        return sum(found)
+
+    def _logged(self, side: str) -> Seconds:
+        """Seconds of each update that a broker has logged since the last call."""
+        text = (self._chain.folder / side / "broker.log").read_text()
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        records = [json.loads(line) for line in lines[self._read_lines[side] :] if line.startswith("{")]
+        self._read_lines[side] = len(lines)
+        return [record["seconds"] for record in records if record["event"] == "updated"]
+
+
+def _unchanged(read: Settings, side: str, folder: Path, times: int) -> Seconds:
+    """Seconds of an update by the broker's own engine that has nothing to do: what starting everything costs."""
+    state = folder / f"unchanged-{side}"
+    engine = Engine(read.model_copy(update={"state": state.as_uri(), "stack": f"unchanged-{side}"}))
+    names = [f"unchanged-{number}" for number in range(TOGETHER)]
+    wanted = [Wanted(name, 1, _route(side, name)) for name in names]
+    try:
+        engine.apply(0, wanted, [])
+        return [_timed(lambda: engine.apply(0, wanted, [])) for _ in range(times)]
+    finally:
+        engine.close()
 
 
 def _bound(chain: BrokerChain, name: str) -> None:
@@ -190,43 +227,90 @@ def _route(side: str, name: str) -> ConsumerRoute | ProviderRoute:
     )
 
 
-def _made(read: Mapping[str, Settings], name: str, make: Callable[[Object], Object]) -> float:
+class _Client:
+    """One client of an API server, on one connection, as Kubernetes' own clients are."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        access, token = read_kubeconfig(plane.kubeconfig)
+        authority = ssl.create_default_context(cadata=access.authority.decode())
+        self._connection = http.client.HTTPSConnection(urlsplit(access.server).netloc, context=authority)
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._kind = plane.api.kind
+
+    def path(self, manifest: Manifest) -> str:
+        """The URL path of a collection that an object belongs to."""
+        return self._kind(manifest.api_version, manifest.kind).path(manifest.namespace)
+
+    def apply(self, collection: str, item: Object) -> Object:
+        """Server-side apply."""
+        path = f"{collection}/{item['metadata']['name']}?fieldManager={FIELD_MANAGER}&force=true"
+        return self._request("PATCH", path, item, APPLY)
+
+    def create(self, collection: str, item: Object) -> Object:
+        """Creation."""
+        return self._request("POST", collection, item, "application/json")
+
+    def delete(self, path: str) -> None:
+        """Deletion of one object."""
+        self._request("DELETE", path, None, "application/json")
+
+    def _request(self, method: str, path: str, body: Object | None, content_type: str) -> Object:
+        data = None if body is None else json.dumps(body)
+        self._connection.request(method, path, data, {**self._headers, "Content-Type": content_type})
+        answer = self._connection.getresponse()
+        raw = answer.read()
+        if answer.status >= 300:
+            raise RuntimeError(f"{method} {path}: {answer.status} {raw[:300]!r}")
+        made: Object = json.loads(raw)
+        return made
+
+
+class _Objects:
+    """The objects of one binding, both sides, in the order in which they are made; the last one waits for the address of
+    the Service before it."""
+
+    def __init__(self, client: _Client, read: Mapping[str, Settings], name: str) -> None:
+        manifests = [m for side in SIDES for m in of_binding(read[side], name, _route(side, name))]
+        assert len(manifests) == OBJECTS
+        collections = [client.path(manifest) for manifest in manifests]
+        self.paths = [f"{c}/{m.name}" for c, m in zip(collections, manifests, strict=True)]
+        bodies = [dict(manifest.as_dict(OWNER)) for manifest in manifests[:-1]]
+        self.before = list(zip(collections, bodies, strict=False))
+        self.last = collections[-1]
+        ((_, args),) = endpoints(read["consumer"], Wanted(name, 1, _route("consumer", name)))
+        assert isinstance(args, ConsumerEgressArgs)
+        self._args = args
+
+    def mesh_route(self, service: Object) -> Object:
+        """The last object."""
+        address = f"{service['spec']['clusterIP']}/32"
+        return dict(consumer_objects.mesh_route(self._args, [address]).as_dict(OWNER))
+
+
+def _made(objects: _Objects, make: Callable[[str, Object], Object]) -> float:
     """Seconds in which one client makes all objects of a binding, one after the other."""
-    manifests = {side: list(of_binding(read[side], name, _route(side, name))) for side in SIDES}
-    ((_, args),) = endpoints(read["consumer"], Wanted(name, 1, _route("consumer", name)))
-    assert isinstance(args, ConsumerEgressArgs)
-    *before, _mesh_route = manifests["consumer"]
-    assert sum(map(len, manifests.values())) == OBJECTS
     began = time.perf_counter()
-    for manifest in (*manifests["provider"], *before):
-        made = make(dict(manifest.as_dict("organization/meshbridge/bench")))
-    vip = made["spec"]["clusterIP"]
-    route = consumer_objects.mesh_route(args, [f"{vip}/32"])
-    make(dict(route.as_dict("organization/meshbridge/bench")))
+    for collection, body in objects.before:
+        made = make(collection, body)
+    make(objects.last, objects.mesh_route(made))
     return time.perf_counter() - began
 
 
-def _applied(plane: ControlPlane, read: Mapping[str, Settings], name: str) -> float:
-    """By server-side apply."""
-    return _made(read, name, plane.api.apply)
+def _created(plane: ControlPlane, read: Mapping[str, Settings], count: int) -> Seconds:
+    """Seconds of each of so many bindings whose objects are created one after the other."""
+    client = _Client(plane)
+    return [_made(_Objects(client, read, f"sequential-{number}"), client.create) for number in range(count)]
 
 
-def _created(plane: ControlPlane, read: Mapping[str, Settings], name: str) -> float:
-    """By creation."""
-
-    def create(item: Object) -> Object:
-        kind = plane.api.kind(item["apiVersion"], item["kind"])
-        return plane.api.request("POST", kind.path(item["metadata"]["namespace"]), item)
-
-    return _made(read, name, create)
-
-
-def _latency(binds: Seconds, shares: Mapping[str, Seconds], stock: Seconds, direct: Seconds) -> Section:
+def _latency(single: _Single, shares: Mapping[str, Seconds], unchanged: Seconds) -> Section:
+    binds, stock, direct = single.binds, single.stock, single.direct
+    plugin = "official" if tools.kubernetes_plugin().official else "stand-in"
     rows = [
         _row("bind, whole chain, both sides", binds),
         _row("of it: the provider's update", shares["provider"]),
         _row("of it: the consumer's update", shares["consumer"]),
         _row("of it: the rest (four processes, HTTP, databases, waking)", shares["rest"]),
+        _row("for comparison: updates that change nothing, both sides", unchanged),
         _row("stock Automation API, both sides", stock),
         _row("direct server-side apply, both sides", direct),
     ]
@@ -241,7 +325,8 @@ def _latency(binds: Seconds, shares: Mapping[str, Seconds], stock: Seconds, dire
     ]
     text = (
         f"Seconds, {len(binds)} rounds; in each, one binding of {OBJECTS} objects is made each way, on one API server of "
-        f"the lab. At most {TOGETHER} bindings are there at a time, in one stack a side."
+        f"the lab. At most {TOGETHER} bindings are there at a time, in one stack a side; {plugin} Kubernetes "
+        "plugin."
     )
     return Section("One bind", text, ["what", "p50", "p95", "p99"], rows, "\n".join(said))
 

@@ -83,7 +83,7 @@ def measure(lab: Lab, sizes: Sequence[int]) -> Section:
         levels.append(level)
     rows = [_cells(level, levels[0]) for level in levels]
     text = (
-        "Bindings of one application's namespace, eight objects each on the consumer's side and four on the provider's, all of one "
+        "Bindings of one application's namespace, nine objects each on the consumer's side and five on the provider's, all of one "
         "egress and one ingress gateway. Memory is what Envoy has allocated (`/memory`), configuration its `/config_dump` as compact "
         "JSON, both per binding above those of the gateways with the stacks' own bindings, which stand in the first line as totals. "
         "First byte: from the beginning of `pulumi up`, which adds one import to a stack of few, or from the last of a binding's "

@@ -3,7 +3,7 @@
 After each crash the platform does what the OSB API asks of it: it repeats the call, or undoes a bind that it gave up. In the
 end everything is compared, name by name, with what the platform believes to be bound: the objects in both clusters, the rows
 of both brokers, the bindings of the service broker, and the credentials, which must name their Service's address. Only a
-crash that hit a process counts.
+crash that hit a process while the call was under way counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,8 +36,11 @@ from tests.engine.brokers import APPLICATIONS, BrokerChain, Child
 
 SIDES = ("consumer", "provider")
 PARTS = ("broker", "engine", "api-server")
-LATEST = 4.0
-"""Seconds after which at most a crash comes; one of an engine comes so long after the engine began."""
+LATEST = 1.25
+"""When a crash comes at the latest, as a share of what such a call took undisturbed: some calls end before, which shows how long
+they take now."""
+OF_AN_ENGINE = 0.5
+"""The same of an engine, from its beginning: a call has two, one a side."""
 ENGINE_BEGINS = 20.0
 """Seconds within which an engine that is to be killed must have begun."""
 GIVE_UP = 0.3
@@ -53,7 +56,16 @@ class Soak:
         self._chain, self._chance = chain, chance
         self.bound: set[str] = set()
         self.hit: Counter[tuple[str, str]] = Counter()
+        self._usual: dict[str, float] = {}
+        """Seconds that the last undisturbed call took, bind and unbind."""
         self._read = {side: settings.read({}, chain.folder / side / "settings.yaml") for side in SIDES}
+
+    def warm_up(self) -> None:
+        """One bind and one unbind without a crash."""
+        for what, call in (("bind", self._chain.platform.bind), ("unbind", self._chain.platform.unbind)):
+            began = time.monotonic()
+            call("warm-up").raise_for_status()
+            self._usual[what] = time.monotonic() - began
 
     def crash(self, number: int) -> str:
         """One call with one crash in it; what was done."""
@@ -61,10 +73,14 @@ class Soak:
         name = self._chance.choice(sorted(self.bound)) if unbind else f"soak-{number}"
         side, part = self._chance.choice(SIDES), self._chance.choice(PARTS)
         platform = self._chain.platform
+        what = "unbind" if unbind else "bind"
+        began = time.monotonic()
         with ThreadPoolExecutor(1) as pool:
             call = pool.submit(platform.unbind if unbind else platform.bind, name)
-            struck = self._strike(side, part, call)
+            struck = self._strike(side, part, call, LATEST * self._usual[what])
             status = _status(call)
+        if not struck:
+            self._usual[what] = time.monotonic() - began
         if unbind:
             self._until(lambda: platform.unbind(name).status_code in {200, 410}, f"unbind {name}")
             self.bound.discard(name)
@@ -73,10 +89,9 @@ class Soak:
         else:
             self._until(lambda: platform.bind(name).status_code in {200, 201}, f"bind {name}")
             self.bound.add(name)
-        what = "unbind" if unbind else "bind"
         if struck:
             self.hit[f"{side}'s {part}", what] += 1
-        done = "killed" if struck else "was not there to be killed"
+        done = "killed" if struck else "not killed in time"
         return f"{what} {name}, {side}'s {part} {done}, first answer {status}"
 
     def wrong(self) -> list[str]:
@@ -126,12 +141,14 @@ class Soak:
                 yield f"the credentials of {name} name {host}, which is not its Service's address"
         yield from (f"duplicate: address {host}" for host, count in Counter(seen).items() if count > 1)
 
-    def _strike(self, side: str, part: str, call: Future[httpx.Response]) -> bool:
-        """Kills it at a random moment. Whether there was something to kill."""
+    def _strike(self, side: str, part: str, call: Future[httpx.Response], latest: float) -> bool:
+        """Kills it at a random moment of the call, which comes within `latest` seconds. Whether it was killed while the call
+        was under way."""
         broker = self._chain.consumer if side == "consumer" else self._chain.provider
         if part == "engine":
-            return self._strike_engine(broker, call)
-        time.sleep(self._chance.uniform(0.0, LATEST))
+            return self._strike_engine(broker, call, latest * OF_AN_ENGINE)
+        if wait([call], self._chance.uniform(0.0, latest)).done:
+            return False
         if part == "broker":
             broker.kill()
             broker.start()
@@ -140,13 +157,14 @@ class Soak:
             self._chain.clusters[side].start_api_server()
         return True
 
-    def _strike_engine(self, broker: Child, call: Future[httpx.Response]) -> bool:
+    def _strike_engine(self, broker: Child, call: Future[httpx.Response], latest: float) -> bool:
         deadline = time.monotonic() + ENGINE_BEGINS
         while not broker.engines():
             if call.done() or time.monotonic() > deadline:
                 return False
             time.sleep(0.02)
-        time.sleep(self._chance.uniform(0.0, LATEST / 2))
+        if wait([call], self._chance.uniform(0.0, latest)).done:
+            return False
         return broker.kill_engines() > 0
 
     def _until(self, done: Callable[[], bool], what: str) -> None:
@@ -195,6 +213,7 @@ def run(crashes: int, seed: int) -> tuple[Section, list[str]]:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="meshbridge-soak-") as name, _chain(Path(name)) as chain:
         soak = Soak(chain, random.Random(seed))  # noqa: S311 - no secret
+        soak.warm_up()
         number = 0
         while soak.hit.total() < crashes:
             said = soak.crash(number)

@@ -172,7 +172,7 @@ def measure(sizes: Iterable[int], stepwise: Iterable[int], *, cluster: bool = Fa
     where = "applied to a real API server (etcd, kube-apiserver)" if cluster else "rendered to files"
     return Section(
         f"`pulumi up`, {'applied' if cluster else 'rendered'}",
-        f"`up --skip-preview` of a consumer, 8 objects an endpoint, {where}; state in files; {plugin} "
+        f"`up --skip-preview` of a consumer, 9 objects an endpoint, {where}; state in files; {plugin} "
         "Kubernetes plugin; one run each. Memory is the largest resident size in MiB.",
         ["endpoints", "state saved", "run", "time", "engine", "program", "plugin"],
         rows,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from http import HTTPStatus
 
+from broker import documents
 from broker.documents import Document, NotAnObjectError
 from broker.errors import BadRequestError, BrokerError, BusyError, ConflictError, OsbError, UpstreamError
 from broker.offers import Offers
@@ -21,6 +22,7 @@ from broker.progress import (
     UNKNOWN_UPSTREAM,
     Change,
     Progress,
+    bound,
     gone,
     operation_of,
     state,
@@ -67,7 +69,7 @@ class Bindings:
         _check_ids(instance_id, binding_id)
         consumer_id = self._side.consumer_of(request)
         onward = call.with_document(self._side.bind(request))
-        with self._locks.binding(binding_id):
+        with self._locks.call(binding_id):
             binding = self._stored(call, instance_id, binding_id, request, consumer_id)
             answered = self._asked(onward, binding, record)
             if answered.status == HTTPStatus.ACCEPTED:
@@ -80,7 +82,7 @@ class Bindings:
 
     def unbind(self, call: Call, instance_id: str, binding_id: str, record: Record) -> Answer:
         """`DELETE …/service_bindings/{id}`. The route goes after the upstream's success, not before."""
-        with self._locks.binding(binding_id):
+        with self._locks.call(binding_id):
             binding = self._own(call, instance_id, binding_id)
             answered = self._upstream.send(call)
             if binding is None:
@@ -116,7 +118,7 @@ class Bindings:
         if self._own(call, instance_id, binding_id) is None:
             return self._remembered(call, instance_id, binding_id)
         try:
-            with self._locks.binding(binding_id):
+            with self._locks.step(binding_id):
                 binding = self._own(call, instance_id, binding_id)
                 if binding is None:
                     return self._remembered(call, instance_id, binding_id)
@@ -236,7 +238,7 @@ class Bindings:
         if not _accepts_incomplete(call):
             with self._progress.undone_unless_bound(binding, self._undoing(record)):
                 raise UpstreamError("the upstream answered asynchronously, which the request did not allow")
-        if binding.phase == Phase.REQUESTED:
+        if binding.phase in {Phase.REQUESTED, Phase.PENDING}:
 
             def change(found: Binding) -> None:
                 found.phase, found.operation, found.unanswered_at = (
@@ -267,12 +269,12 @@ class Bindings:
         ):
             self._progress.want(binding, route, audit=record.entry(HTTPStatus.ACCEPTED))
             record.written = HTTPStatus.ACCEPTED
-            return _later(answered)
+            return _later(answered, binding.operation)
         binding = self._progress.want(binding, route)
         self._applied(binding)
         binding = self._store.get(binding.binding_id) or binding
         document = self._side.complete(document, binding, call)
-        self._change(binding, to(Phase.BOUND), record, answered.status)
+        self._change(binding, bound, record, answered.status)
         return answered.with_document(document)
 
     def _unrouted(self, answered: Answer, instance_id: str, binding_id: str) -> Answer:
@@ -301,15 +303,16 @@ class Bindings:
     def _unbound(self, call: Call, binding: Binding, answered: Answer, record: Record) -> Answer:
         """The upstream has unbound: the route goes, now or while the platform polls."""
         later = binding.route is not None and _accepts_incomplete(call)
-        self._drop(binding, record, HTTPStatus.ACCEPTED if later else answered.status)
+        dropped = self._drop(binding, record, HTTPStatus.ACCEPTED if later else answered.status)
         if later:
-            return _later(answered)
+            return _later(answered, dropped.operation)
         self._removed(binding)
         return answered
 
-    def _drop(self, binding: Binding, record: Record, status: int = HTTPStatus.OK) -> None:
-        self._progress.drop(binding, audit=record.entry(status))
+    def _drop(self, binding: Binding, record: Record, status: int = HTTPStatus.OK) -> Binding:
+        dropped = self._progress.drop(binding, audit=record.entry(status))
         record.written = status
+        return dropped
 
     def _left(self, binding: Binding, record: Record) -> None:
         """The instance is gone upstream."""
@@ -341,7 +344,7 @@ class Bindings:
             raise BrokerError(f"unbound, but the route is still being removed{reason}; repeat the call")
 
     def _each(
-        self, call: Call, instance_id: str, action: str, work: Callable[[Binding, Record], None]
+        self, call: Call, instance_id: str, action: str, work: Callable[[Binding, Record], object]
     ) -> list[Binding]:
         """Does it with every binding of an instance, each locked. Raises BusyError after the others where a call works on
         one."""
@@ -349,7 +352,7 @@ class Bindings:
         found = self._store.of_instance(call.base, instance_id)
         for stored in found:
             try:
-                with self._locks.binding(stored.binding_id):
+                with self._locks.call(stored.binding_id):
                     binding = self._store.get(stored.binding_id)
                     if binding is not None:
                         work(binding, Record(call, action, instance_id, binding.binding_id))
@@ -387,9 +390,11 @@ def _unbinding(answered: Answer, *, with_instance: bool) -> Change:
     return change
 
 
-def _later(answered: Answer) -> Answer:
-    """The answer in place of this one while the route is under way: nothing of the binding."""
-    return replace(answered, status=HTTPStatus.ACCEPTED, body=b"{}")
+def _later(answered: Answer, operation: str | None) -> Answer:
+    """The answer in place of this one while the route is under way: nothing of the binding, but the name of its operation,
+    where one was answered before."""
+    body = documents.dump({} if operation is None else {"operation": operation})
+    return replace(answered, status=HTTPStatus.ACCEPTED, body=body)
 
 
 def _request(call: Call) -> Document:

@@ -100,7 +100,7 @@ class Progress:
         for binding in found:
             try:
                 if self._is_due(binding) and self._locks.own(binding.shard):
-                    with self._locks.binding(binding.binding_id):
+                    with self._locks.step(binding.binding_id):
                         self._resume(binding)
             except BusyError:
                 continue
@@ -131,6 +131,8 @@ class Progress:
         """The upstream has unbound: the route is no longer wanted; the row goes with it."""
 
         def change(found: Binding) -> None:
+            if found.phase not in {Phase.UNBINDING, Phase.REMOVING} or found.with_instance:
+                found.operation = None
             found.drop()
             found.phase = Phase.REMOVING
 
@@ -245,7 +247,7 @@ class Progress:
 
         def change(found: Binding) -> None:
             found.phase = Phase.BOUND if found.wanted else Phase.UNDOING
-            found.with_instance = False
+            found.operation, found.with_instance = None, False
 
         audit = own_entry(binding, "unbind-failed", HTTPStatus.BAD_GATEWAY, UpstreamError.default_code)
         self._store.change(binding, change, PATIENCE, audit=audit)
@@ -295,7 +297,7 @@ class Progress:
             return self._failed(binding, error)
         except (CredentialsError, BrokerError) as error:
             return self._failed(binding, error)
-        self._store.change(binding, to(Phase.BOUND), PATIENCE, audit=own_entry(binding, "bound"))
+        self._store.change(binding, bound, PATIENCE, audit=own_entry(binding, "bound"))
         return state("succeeded")
 
     def _try(self, call: Call, binding: Binding) -> None:
@@ -351,6 +353,11 @@ def to(phase: Phase) -> Change:
         binding.phase = phase
 
     return change
+
+
+def bound(binding: Binding) -> None:
+    """The change to a binding that is answered as succeeded: nothing of it is under way."""
+    binding.phase, binding.operation = Phase.BOUND, None
 
 
 def state(now: osb.State, description: str | None = None) -> Answer:

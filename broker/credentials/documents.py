@@ -243,7 +243,8 @@ class Walk:
                     "requests now name the target in their Host header, not the source",
                 )
         if any(id(pair.host) in outcome.moved for pair in reading.pairs):
-            said = discovery(protocol, [*words(url.text), *words(inner.key)], options)
+            named = [word for name in (url.text, inner.key, context.key) for word in words(name)]
+            said = discovery(protocol, named, options)
             if said is not None:
                 self._add(Code.DISCOVERY, inner.path, said)
 

@@ -194,10 +194,12 @@ def checks_name(tls: bool, options: Options) -> bool:
 
 def discovery(protocol: Protocol | None, words: Iterable[str], options: Options) -> str | None:
     """How a client of `protocol` comes to addresses that stand in no credentials, or None. `words` are those of the
-    scheme or of the member's name."""
+    scheme, of the member's name and of the name of the object that it is a member of."""
     named = set(words)
     if protocol is KAFKA:
         return "Kafka's brokers answer with their advertised listeners, and the client connects to these"
+    if protocol is None and "brokers" in named:
+        return "if these are Kafka's, they answer with their advertised listeners, and the client connects to these"
     if protocol is MONGODB and not {options.get("directconnection"), options.get("loadbalanced")} & TRUE:
         return (
             "MongoDB's driver asks for the replica set's members and connects to the names that they announce"

@@ -1,4 +1,4 @@
-"""Who may work on what: one owner a shard, one call a binding.
+"""Who may work on what: one owner a shard; one call a binding, or one step of its operation.
 
 SQLite serves one process, which holds a lock on a file beside the database. PostgreSQL serves any number of replicas:
 theirs are advisory locks of one connection, so that what a dead replica held is free at once. A replica that is cut off
@@ -11,8 +11,10 @@ import fcntl
 import hashlib
 import os
 import threading
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +26,13 @@ from broker.store.store import Store, open_engine
 
 HOLD_TIMEOUT = 4.0
 """Seconds after which an owner that cannot ask PostgreSQL no longer counts as one."""
+STEP_PATIENCE = 10.0
+"""Seconds for which a call waits for a step; less than a consumer's proxy gives the provider's for its own work."""
+STEP_POLL = 0.1
+"""Seconds between two looks whether a step of another replica has ended."""
+
+CALL, STEP = "call", "binding"
+"""Kinds of locks of a binding. A call holds both, a step the second alone."""
 
 
 class DatabaseInUseError(RuntimeError):
@@ -33,8 +42,13 @@ class DatabaseInUseError(RuntimeError):
 class Locks(Protocol):
     """The locks of one replica."""
 
-    def binding(self, binding_id: str) -> AbstractContextManager[None]:
-        """Holds a binding for a call. Raises BusyError when another call has it, UnavailableError when that cannot be known."""
+    def call(self, binding_id: str) -> AbstractContextManager[None]:
+        """Holds a binding for a call that changes it, after a step that is under way. Raises BusyError when another call
+        has it, or the step takes longer than STEP_PATIENCE; UnavailableError when that cannot be known."""
+
+    def step(self, binding_id: str) -> AbstractContextManager[None]:
+        """Holds a binding for a step of its operation. Raises BusyError when a call or another step has it, UnavailableError
+        when that cannot be known."""
 
     def own(self, shard: int) -> bool:
         """Whether this replica owns the shard, or owns it from now on."""
@@ -54,29 +68,53 @@ def open_locks(store: Store, stack: str) -> Locks:
     return _PostgresLocks(store, stack) if store.shared else _FileLocks(store)
 
 
-class _Calls:
-    """The bindings that calls of this process work on."""
+class _BindingLocks(ABC):
+    """The locks of bindings, as far as this process knows them."""
 
     def __init__(self) -> None:
-        self._held: set[str] = set()
-        self._lock = threading.Lock()
+        self._held: set[tuple[str, str]] = set()
+        self._freed = threading.Condition()
 
     @contextmanager
-    def hold(self, binding_id: str) -> Iterator[None]:
-        with self._lock:
-            if binding_id in self._held:
-                raise BusyError("another request works on this binding; try again when it has ended")
-            self._held.add(binding_id)
-        try:
+    def call(self, binding_id: str) -> Iterator[None]:
+        with self._hold(CALL, binding_id), self._hold(STEP, binding_id, STEP_PATIENCE):
             yield
+
+    @contextmanager
+    def step(self, binding_id: str) -> Iterator[None]:
+        with self._hold(STEP, binding_id):
+            yield
+
+    @contextmanager
+    def _hold(self, kind: str, binding_id: str, patience: float = 0) -> Iterator[None]:
+        """patience: seconds for which whoever has the lock is waited for."""
+        deadline = time.monotonic() + patience
+        name = (kind, binding_id)
+        with self._freed:
+            if not self._freed.wait_for(lambda: name not in self._held, patience):
+                raise _busy("request")
+            self._held.add(name)
+        try:
+            with self._hold_everywhere(kind, binding_id, deadline):
+                yield
         finally:
-            with self._lock:
-                self._held.discard(binding_id)
+            with self._freed:
+                self._held.discard(name)
+                self._freed.notify_all()
+
+    @abstractmethod
+    def _hold_everywhere(self, kind: str, binding_id: str, deadline: float) -> AbstractContextManager[None]:
+        """What this process holds, against the other replicas too. deadline: until when they are waited for (monotonic).
+        Raises BusyError, UnavailableError."""
 
 
-class _FileLocks:
+def _busy(who: str) -> BusyError:
+    return BusyError(f"another {who} works on this binding; try again when it has ended")
+
+
+class _FileLocks(_BindingLocks):
     def __init__(self, store: Store) -> None:
-        self._calls = _Calls()
+        super().__init__()
         self._handle: int | None = None
         database = store.url.database
         if database and database != ":memory:":
@@ -90,8 +128,9 @@ class _FileLocks:
                     f"another broker serves {database} ({path} is locked); stop it, or use PostgreSQL for several"
                 ) from None
 
-    def binding(self, binding_id: str) -> AbstractContextManager[None]:
-        return self._calls.hold(binding_id)
+    def _hold_everywhere(self, kind: str, binding_id: str, deadline: float) -> AbstractContextManager[None]:
+        del kind, binding_id, deadline
+        return nullcontext()
 
     def own(self, shard: int) -> bool:
         return shard >= 0
@@ -105,25 +144,26 @@ class _FileLocks:
             self._handle = None
 
 
-class _PostgresLocks:
+class _PostgresLocks(_BindingLocks):
     def __init__(self, store: Store, stack: str) -> None:
+        super().__init__()
         self._engine = open_engine(store.url, HOLD_TIMEOUT, poolclass=NullPool)
         self._stack = stack
-        self._calls = _Calls()
         self._mutex = threading.Lock()
         self._connection: Connection | None = None
         self._owned: set[int] = set()
 
     @contextmanager
-    def binding(self, binding_id: str) -> Iterator[None]:
-        with self._calls.hold(binding_id):
-            key = _key(self._stack, "binding", binding_id)
-            if not self._query(func.pg_try_advisory_lock(key)):
-                raise BusyError("another replica works on this binding; try again when it has ended")
-            try:
-                yield
-            finally:
-                self._release(key)
+    def _hold_everywhere(self, kind: str, binding_id: str, deadline: float) -> Iterator[None]:
+        key = _key(self._stack, kind, binding_id)
+        while not self._query(func.pg_try_advisory_lock(key)):
+            if time.monotonic() >= deadline:
+                raise _busy("replica")
+            time.sleep(STEP_POLL)
+        try:
+            yield
+        finally:
+            self._release(key)
 
     def own(self, shard: int) -> bool:
         with self._mutex:

@@ -7,11 +7,7 @@ from collections.abc import Collection
 
 import pytest
 
-from bench.bindings import of_binding
 from bench.soak import _compared, _section
-from broker.network import Endpoint, PublicEndpoint
-from broker.settings import ConsumerSettings, ProviderSettings, Settings
-from broker.store import ConsumerRoute, ProviderRoute
 
 
 @pytest.mark.parametrize(
@@ -44,31 +40,3 @@ def test_the_result_says_what_was_killed_and_what_was_wrong() -> None:
     assert good.verdict.endswith("met.")
     assert "orphan: **1**" in bad.verdict
     assert bad.verdict.endswith("missed.")
-
-
-def test_a_binding_has_twelve_objects_and_their_names_are_its_own() -> None:
-    read = Settings.model_construct(
-        consumer=ConsumerSettings.model_validate(
-            {
-                "id": "a.example",
-                "namespaces": ["shop"],
-                "systemDomains": ["istio.data.example"],
-                "egressGateway": {"adopt": True},
-            }
-        ),
-        provider=ProviderSettings.model_validate(
-            {"systemDomain": "istio.data.example", "ingressGateway": {"adopt": True}}
-        ),
-        cluster=Settings.model_fields["cluster"].default,
-    )
-    public = PublicEndpoint(host="0.x.istio.data.example", port=9000)
-    consumer = ConsumerRoute(namespace="shop", provider_id="istio.data.example", endpoints=(public,))
-    provider = ProviderRoute(consumer_id="a.example", endpoints=(Endpoint(host="10.0.0.1", port=5432),))
-
-    names = [
-        {(manifest.kind, manifest.namespace, manifest.name) for manifest in of_binding(read, "x", route)}
-        for route in (consumer, provider)
-    ]
-
-    assert [len(found) for found in names] == [8, 4]
-    assert all("0-x" in str(name) for found in names for _, _, name in found)

@@ -98,6 +98,10 @@ class ServiceBroker:
         """When set, requests wait for it before they are answered."""
         self.late: threading.Event | None = None
         """When set, binds wait for it before they do anything."""
+        self.late_polls: threading.Event | None = None
+        """When set, questions for an operation wait for it before they are answered."""
+        self.attempt = ""
+        """Ends the names of operations that bind."""
         self.retrievable = True
         """Whether bindings can be fetched."""
         self.fails = False
@@ -137,7 +141,7 @@ class ServiceBroker:
         return self
 
     def stop(self) -> None:
-        for event in (self.hold, self.late):
+        for event in (self.hold, self.late, self.late_polls):
             if event is not None:
                 event.set()
         self.dead = True
@@ -163,9 +167,12 @@ class ServiceBroker:
             return
         length = int(handler.headers.get("content-length") or 0)
         raw = handler.rfile.read(length)
-        if self.late is not None and handler.command == "PUT":
+        late = self.late if handler.command == "PUT" else None
+        if urlsplit(handler.path).path.endswith("/last_operation"):
+            late = self.late_polls
+        if late is not None:
             self.arrived.release()
-            self.late.wait(30)
+            late.wait(30)
         status, body = self._respond(handler, raw)
         self.arrived.release()
         if self.hold is not None:
@@ -313,14 +320,14 @@ class ServiceBroker:
             if known != wanted:
                 raise Refusal(409, description="exists with other attributes")
             if self.state.operations.get(binding, 0) > 0:
-                return 202, {"operation": f"bind-{binding}"}
+                return 202, {"operation": f"bind-{binding}{self.attempt}"}
             return 200, self._answer(binding)
         if body["plan_id"] == ASYNC_PLAN:
             if query.get("accepts_incomplete") != ["true"]:
                 raise Refusal(422, "AsyncRequired", "this plan binds asynchronously")
             self.state.bindings[binding] = wanted
             self.state.operations[binding] = 2
-            return 202, {"operation": f"bind-{binding}"}
+            return 202, {"operation": f"bind-{binding}{self.attempt}"}
         self.state.bindings[binding] = wanted
         return 201, self._answer(binding)
 
@@ -374,7 +381,8 @@ class ServiceBroker:
         if binding not in self.state.bindings:
             raise Refusal(404, description="no such binding")
         leaving = binding in self.state.leaving
-        if query.get("operation") != [f"{'unbind' if leaving else 'bind'}-{binding}"]:
+        name = f"unbind-{binding}" if leaving else f"bind-{binding}{self.attempt}"
+        if query.get("operation") != [name]:
             raise Refusal(400, description="operation is not what was answered")
         if binding not in self.state.operations:
             raise Refusal(404, description="no such operation")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 
 from broker.store import Binding, Phase
@@ -78,6 +80,88 @@ def test_a_platform_that_accepts_it_does_not_wait_for_the_route(chain: Chain) ->
     assert chain.platform.last_operation().json() == {"state": "in progress"}
     chain.consumer_cluster.gate.set()
     assert ended(chain)[0] == 410
+    nothing_is_left(chain)
+
+
+def meeting_a_step(chain: Chain, make: Callable[[], httpx.Response]) -> tuple[int, object]:
+    """What a call is answered that comes while a proxy, on its own, asks the broker for the binding's operation."""
+    chain.broker.state.operations[BINDING] = 1_000_000
+    chain.broker.late_polls = threading.Event()
+    while chain.broker.arrived.acquire(blocking=False):
+        pass
+    assert chain.broker.arrived.acquire(timeout=30)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(make)
+        assert not wait([call], 0.5).done
+        chain.broker.late_polls.set()
+        answer = call.result()
+    return answer.status_code, answer.json().get("operation")
+
+
+def test_a_call_waits_for_a_step_of_its_bindings_operation(chain: Chain) -> None:
+    """OSB "Binding", 202: while the operation is in progress, a repeated bind is answered as the first one was."""
+    bind = functools.partial(chain.platform.bind, plan=ASYNC_PLAN, query=ACCEPTED)
+    begun = bind()
+    assert (begun.status_code, begun.json()) == (202, {"operation": f"bind-{BINDING}"})
+
+    assert meeting_a_step(chain, bind) == (202, f"bind-{BINDING}")
+    assert meeting_a_step(chain, functools.partial(bind, parameters={"other": 1})) == (409, None)
+    unbind = functools.partial(chain.platform.unbind, plan=ASYNC_PLAN, **ACCEPTED)
+    assert meeting_a_step(chain, unbind) == (202, f"unbind-{BINDING}")
+    assert meeting_a_step(chain, unbind) == (202, f"unbind-{BINDING}")
+    refused = bind()
+    assert (refused.status_code, refused.json()["error"]) == (422, "ConcurrencyError")
+
+
+def test_a_bind_that_the_upstream_begins_anew_is_followed_by_its_new_name(chain: Chain) -> None:
+    bind = functools.partial(chain.platform.bind, plan=ASYNC_PLAN, query=ACCEPTED)
+    bind()
+    chain.broker.state.operations[BINDING] = 1_000_000
+    chain.broker.attempt = "-again"
+
+    assert bind().json() == {"operation": f"bind-{BINDING}-again"}
+    assert [[b.operation for b in store.all()] for store in chain.stores] == [[f"bind-{BINDING}-again"]] * 2
+    chain.broker.state.operations[BINDING] = 1
+    bound(chain)
+    assert [[b.operation for b in store.all()] for store in chain.stores] == [[None]] * 2
+
+
+def test_calls_out_of_order_change_nothing(chain: Chain) -> None:
+    assert chain.platform.last_operation().status_code == 404
+    assert chain.platform.fetch().status_code == 404
+    assert chain.platform.unbind().status_code == 410
+    assert chain.platform.bind(instance="unknown").status_code == 404
+    assert phases(chain) == [[], []]
+
+    chain.platform.bind()
+    assert chain.platform.unbind(instance="unknown").status_code == 410
+    assert chain.platform.last_operation().json() == {"state": "succeeded"}
+    assert chain.platform.provision().status_code == 200
+    assert chain.settled()
+    assert list(chain.provider_cluster.objects) == list(chain.consumer_cluster.objects) == [f"0-{BINDING}"]
+
+
+@pytest.mark.parametrize("side", ["consumer", "provider"])
+def test_a_repeated_call_is_answered_with_the_operation_while_only_the_route_is_missing(
+    chain: Chain, side: str
+) -> None:
+    cluster = chain.consumer_cluster if side == "consumer" else chain.provider_cluster
+    cluster.gate = threading.Event()
+    bind = functools.partial(chain.platform.bind, plan=ASYNC_PLAN, query=ACCEPTED)
+    unbind = functools.partial(chain.platform.unbind, plan=ASYNC_PLAN, **ACCEPTED)
+    begun = bind()
+    wait_until(lambda: cluster.running, "the route is made")
+    again = bind()
+    assert (again.status_code, again.json()) == (begun.status_code, begun.json())
+    cluster.gate.set()
+    bound(chain)
+
+    cluster.gate.clear()
+    begun = unbind()
+    wait_until(lambda: cluster.running, "the route is removed")
+    again = unbind()
+    assert (again.status_code, again.json()) == (begun.status_code, begun.json())
+    cluster.gate.set()
     nothing_is_left(chain)
 
 

@@ -169,11 +169,15 @@ def test_a_lock_is_broken_only_where_its_owner_is_known_to_be_dead(tmp_path: Pat
     binary = tmp_path / "pulumi"
     binary.symlink_to("/bin/sleep")
     here = socket.gethostname()
-    with subprocess.Popen([str(binary), "600"]) as alive:
+    alive = subprocess.Popen([str(binary), "600"])
+    try:
+        # A process that is just being executed has no command line yet.
+        wait_until(Path(f"/proc/{alive.pid}/cmdline").read_bytes, "it runs")
         assert not engine._is_dead(owner(here, alive.pid), 10_000)
+    finally:
         alive.kill()
         alive.wait()
-        assert engine._is_dead(owner(here, alive.pid), 0)
+    assert engine._is_dead(owner(here, alive.pid), 0)
     assert engine._is_dead(owner(here, os.getpid()), 0)
     assert not engine._is_dead(owner("elsewhere", 1), FOREIGN_LOCK_SECONDS / 2)
     assert engine._is_dead(owner("elsewhere", 1), FOREIGN_LOCK_SECONDS + 1)

@@ -7,7 +7,7 @@ import functools
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -236,9 +236,11 @@ class Doubtful:
 
     lost: bool = False
 
-    @contextlib.contextmanager
-    def binding(self, binding_id: str) -> Iterator[None]:
-        yield
+    def call(self, binding_id: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def step(self, binding_id: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def own(self, shard: int) -> bool:
         return not self.lost

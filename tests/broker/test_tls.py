@@ -88,7 +88,7 @@ def proxies(tmp_path: Path) -> Iterator[tuple[str, str]]:
             except httpx.HTTPError:
                 return False
 
-        wait_until(through, "both proxies serve", 60)
+        wait_until(through, "both proxies serve", 180)
         yield f"http://{plain}", f"https://{secure}"
 
 

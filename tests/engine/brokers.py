@@ -33,6 +33,7 @@ START = 180
 STOP = 180
 """Seconds within which a broker must have ended the calls that were under way."""
 PER_IMPORT = {
+    "ConfigMap": 1,
     "EnvoyFilter": 1,
     "ServiceEntry": 1,
     "DestinationRule": 2,
@@ -40,8 +41,9 @@ PER_IMPORT = {
     "VirtualService": 2,
     "Service": 1,
 }
-PER_EXPORT = {"ServiceEntry": 1, "DestinationRule": 1, "Gateway": 1, "VirtualService": 1}
+PER_EXPORT = {"ConfigMap": 1, "ServiceEntry": 1, "DestinationRule": 1, "Gateway": 1, "VirtualService": 1}
 KINDS = {
+    "ConfigMap": "v1",
     "EnvoyFilter": "networking.istio.io/v1alpha3",
     "ServiceEntry": ISTIO,
     "DestinationRule": ISTIO,
@@ -194,9 +196,10 @@ class BrokerChain:
         """The names of the objects that brokers made in a cluster, by kind."""
         found: dict[str, list[str]] = {}
         for kind, version in KINDS.items():
-            for item in self.clusters[role].api.items(version, kind):
-                if item["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == "meshbridge":
-                    found.setdefault(kind, []).append(item["metadata"]["name"])
+            for metadata in (item["metadata"] for item in self.clusters[role].api.items(version, kind)):
+                ours = metadata.get("labels", {}).get("app.kubernetes.io/managed-by") == "meshbridge"
+                if ours and metadata["namespace"] in (APPLICATIONS, EGRESS, INGRESS):
+                    found.setdefault(kind, []).append(metadata["name"])
         return found
 
     def counts(self, role: str) -> dict[str, int]:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
+from sqlalchemy import make_url
 
 from lab.ports import free_ports
 from tests.broker.chain import wait_until
@@ -52,6 +54,12 @@ class Postgres:
     def backend(self) -> str:
         """For Pulumi's state."""
         return f"postgres://broker@127.0.0.1:{self.port}/postgres?sslmode=disable"
+
+    def database(self, name: str) -> str:
+        """A further database, for SQLAlchemy."""
+        with psycopg.connect(self.plain_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return make_url(self.url).set(database=name).render_as_string(hide_password=False)
 
     def start(self) -> None:
         options = [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import psycopg
 import pytest
 
-from broker.errors import UnavailableError
+from broker.errors import BusyError, UnavailableError
 from broker.store import Locks, Store, open_locks
 from tests.broker.chain import wait_until
 from tests.engine.postgres import Postgres
@@ -53,6 +55,29 @@ def test_a_shard_has_one_owner_until_its_connection_ends(
     wait_until(lambda: _owns(first, 0) is False, "the first one asks again, in vain")
 
 
+def test_a_call_is_alone_among_the_replicas_and_waits_for_a_step_of_another(
+    replicas: tuple[Locks, Locks],
+) -> None:
+    first, second = replicas
+    with first.call("a"):
+        with pytest.raises(BusyError, match="another replica"), second.call("a"):
+            pass
+        with pytest.raises(BusyError, match="another replica"), second.step("a"):
+            pass
+
+    def call() -> None:
+        with second.call("a"):
+            assert ended.is_set()
+
+    ended = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        with first.step("a"):
+            waiting = pool.submit(call)
+            assert not wait([waiting], 0.5).done
+            ended.set()
+        waiting.result()
+
+
 def test_a_server_that_hangs_is_one_that_is_away(postgres: Postgres, replicas: tuple[Locks, Locks]) -> None:
     """Nobody waits for it for ever, and nobody believes to own what it may have given away."""
     first, _ = replicas
@@ -62,7 +87,7 @@ def test_a_server_that_hangs_is_one_that_is_away(postgres: Postgres, replicas: t
     postgres.hang()
     try:
         assert not first.holds(1)
-        with pytest.raises(UnavailableError), first.binding("a"):
+        with pytest.raises(UnavailableError), first.call("a"):
             pass
         with pytest.raises(UnavailableError):
             store.ping()

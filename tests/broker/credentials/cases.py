@@ -470,6 +470,13 @@ SECTIONS: dict[str, tuple[Case, ...]] = {
             ((DISCOVERY, "credentials.sentinels[0].host"),),
         ),
         Case(
+            "Sentinel as members beside the master's URL",
+            "a.example:26379 local-a:5555\nr.example:6379 local:5555",
+            {"redis": {"uri": "redis://r.example", "sentinels": [{"host": "a.example", "port": 26379}]}},
+            {"redis": {"uri": "redis://local:5555", "sentinels": [{"host": "local-a", "port": 5555}]}},
+            ((DISCOVERY, "credentials.redis.sentinels[0].host"),),
+        ),
+        Case(
             "Cluster",
             REDIS,
             {"uri": "redis://r.example:6379", "cluster_enabled": True},
@@ -526,6 +533,13 @@ SECTIONS: dict[str, tuple[Case, ...]] = {
             {"bootstrap.servers": "a.example:9092,b.example:9092", "kafka": {"brokers": ["a.example:9092"]}},
             {"bootstrap.servers": "local-a:5555,local-b:5555", "kafka": {"brokers": ["local-a:5555"]}},
             ((DISCOVERY, "credentials.kafka.brokers[0]"), (DISCOVERY, "credentials['bootstrap.servers']")),
+        ),
+        Case(
+            "Brokers of which nobody says what they are",
+            KAFKA2,
+            {"brokers": "a.example:9092,b.example:9092"},
+            {"brokers": "local-a:5555,local-b:5555"},
+            ((DISCOVERY, "credentials.brokers"),),
         ),
         Case(
             "Bootstrap servers without a port",
