@@ -17,6 +17,7 @@ from lab.images import echo
 from lab.lab import CLIENT, CONSUMER_ID, EGRESS, INGRESS, SYSTEM_DOMAIN, Lab
 from tests.lab.packets import stacks
 from tests.lab.packets.access import INGRESS_POD, AccessLog, Line
+from tests.lab.packets.refusals.upstreams import HARMLESS
 
 SHOP = "shop.svc.cluster.local"
 SERVER = "SELECT host(inet_server_addr())"
@@ -215,7 +216,9 @@ def test_an_https_upstream_through_the_ingress(lab: Lab) -> None:
     answer = lab.internet.network.run(*curl, "--fail", f"https://{stacks.API_HOST}/public")
     redirected = lab.internet.network.run(*curl, "--head", f"http://{stacks.API_HOST}/public")
 
-    assert json.loads(answer)["path"] == "/public"
+    seen = json.loads(answer)
+    assert seen["path"] == "/public"
+    assert not set(seen["headers"]) - HARMLESS - {"accept", "user-agent"}
     assert redirected.startswith("HTTP/1.1 301")
     assert f"location: https://{stacks.API_HOST}/public" in redirected
 
