@@ -40,6 +40,13 @@ ORDERS, REPLICA, CAPPED = (
 )
 EXPORT, IMPORT = names.exported(ORDERS), names.imported(ORDERS)
 UPSTREAM, CONFINING = names.upstream("api"), names.upstream("ledger")
+IMPORTS = (
+    ORDERS,
+    REPLICA,
+    CAPPED,
+    *(names.slug(name, "main") for name in (*stacks.SERVICES, "letters")),
+)
+"""Of the application's namespace. Istio merges the DestinationRules of their one host where all are exported alike."""
 ADMITTING = tuple(names.imported(names.slug(name, "main")) for name in WHOLE_NAMESPACE)
 
 
@@ -51,8 +58,8 @@ def _egress(kind: str, name: str = IMPORT, version: str = ISTIO) -> Place:
     return CONSUMER, (version, kind, EGRESS_NAMESPACE, name)
 
 
-def _shop(kind: str) -> Place:
-    return CONSUMER, (ISTIO, kind, "shop", IMPORT)
+def _shop(kind: str, name: str = IMPORT) -> Place:
+    return CONSUMER, (ISTIO, kind, "shop", name)
 
 
 def _upstream(kind: str, version: str = ISTIO) -> Place:
@@ -240,7 +247,7 @@ GUARDS = (
     Guard(
         "provider Gateway: `hosts` (any)",
         (Change(_provider("Gateway"), _any_host), Change(_provider("VirtualService"), _any_host)),
-        (public.NO_SNI,),
+        (public.NO_SNI, public.PLAIN_TEXT),
     ),
     Guard(
         "provider Gateway: `minProtocolVersion`",
@@ -361,9 +368,9 @@ GUARDS = (
         (mesh.OTHER_ACCOUNT, mesh.IMPOSTOR_GATEWAY, *NO_WAY_TO_THE_PROVIDER),
     ),
     Guard(
-        "sidecar DestinationRule and VirtualService: `exportTo`",
+        "sidecar DestinationRules and VirtualService: `exportTo`",
         (
-            Change(_shop("DestinationRule"), _spec(exportTo=["*"])),
+            *(Change(_shop("DestinationRule", names.imported(slug)), _spec(exportTo=["*"])) for slug in IMPORTS),
             Change(_shop("VirtualService"), _spec(exportTo=["*"])),
         ),
         (mesh.OTHER_NAMESPACE,),
@@ -373,6 +380,17 @@ GUARDS = (
         (Change(_upstream("VirtualService"), _keep_headers),),
         (upstreams.HEADERS,),
     ),
+    Guard(
+        "upstream gateway's NetworkPolicy",
+        (Change(_upstream("NetworkPolicy", "networking.k8s.io/v1")),),
+        (upstreams.OTHER_NAMESPACE,),
+    ),
+    Guard(
+        "NetworkPolicy of the client's namespace (`confineClients`)",
+        (Change((CONSUMER, ("networking.k8s.io/v1", "NetworkPolicy", stacks.REPORTS, CONFINING))),),
+        (upstreams.PAST_GATEWAY, upstreams.PAST_SIDECAR),
+    ),
+    # Last: what sidecars opened meanwhile stays in their pools, where another guard refuses it.
     Guard(
         "upstream Gateway: `subjectAltNames`",
         (Change(_upstream("Gateway"), _server_tls(subjectAltNames=None)),),
@@ -385,16 +403,6 @@ GUARDS = (
             Change(_upstream("AuthorizationPolicy", SECURITY)),
         ),
         (upstreams.OTHER_ACCOUNT,),
-    ),
-    Guard(
-        "upstream gateway's NetworkPolicy",
-        (Change(_upstream("NetworkPolicy", "networking.k8s.io/v1")),),
-        (upstreams.OTHER_NAMESPACE,),
-    ),
-    Guard(
-        "NetworkPolicy of the client's namespace (`confineClients`)",
-        (Change((CONSUMER, ("networking.k8s.io/v1", "NetworkPolicy", stacks.REPORTS, CONFINING))),),
-        (upstreams.PAST_GATEWAY, upstreams.PAST_SIDECAR),
     ),
 )  # fmt: skip
 
