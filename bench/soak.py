@@ -115,7 +115,7 @@ class Soak:
                 if row.phase != Phase.BOUND or not row.settled or not row.wanted:
                     yield f"{side}'s row {name} is {row.phase}, settled: {row.settled}, wanted: {row.wanted}"
             expected = {
-                (manifest.kind, manifest.name)
+                (manifest.kind, f"{manifest.namespace}/{manifest.name}")
                 for row in rows.values()
                 if row.route is not None and row.binding_id in self.bound
                 for manifest in of_binding(self._read[side], row.binding_id, row.route)

@@ -193,13 +193,13 @@ class BrokerChain:
                 child.kill()
 
     def objects(self, role: str) -> dict[str, list[str]]:
-        """The names of the objects that brokers made in a cluster, by kind."""
+        """The objects that brokers made in a cluster, as `namespace/name` by kind."""
         found: dict[str, list[str]] = {}
         for kind, version in KINDS.items():
             for metadata in (item["metadata"] for item in self.clusters[role].api.items(version, kind)):
                 ours = metadata.get("labels", {}).get("app.kubernetes.io/managed-by") == "meshbridge"
                 if ours and metadata["namespace"] in (APPLICATIONS, EGRESS, INGRESS):
-                    found.setdefault(kind, []).append(metadata["name"])
+                    found.setdefault(kind, []).append(f"{metadata['namespace']}/{metadata['name']}")
         return found
 
     def counts(self, role: str) -> dict[str, int]:
