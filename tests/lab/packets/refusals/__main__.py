@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from lab.errors import LabError
 from tests.lab.packets.conftest import started
 from tests.lab.packets.refusals.guards import (
     ALONE,
@@ -27,7 +28,7 @@ from tests.lab.packets.refusals.guards import (
     said_without,
 )
 from tests.lab.packets.refusals.outcome import Probe
-from tests.lab.packets.refusals.world import World, prepared
+from tests.lab.packets.refusals.world import World, prepared, until
 
 INTRODUCTION = """\
 What must not get through is tried by *probes* in the lab, through real API servers, istiod and Envoy
@@ -123,7 +124,11 @@ def _fallen(said: Said) -> set[str]:
 
 
 def run(world: World) -> dict[str, Said]:
-    """The table. The page is written, and a line to stderr, after each guard."""
+    """The table. The page is written, and a line to stderr, after each guard. Raises LabError where a probe does not hold
+    with all guards."""
+    for probe in PROBES:
+        if probe not in SLOW and not until(lambda probe=probe: outcome(world, probe) == probe.expected):  # type: ignore[misc]
+            raise LabError(f"{probe.name}: says something else while every guard stands")
     table = {}
     for number, guard in enumerate(GUARDS, 1):
         begin = time.monotonic()
