@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -108,3 +109,21 @@ def hold(store: Store, left_as: str) -> None:
     store.remove(row, audit=record)
     assert [(a.action, a.status) for a in store.audited("old")] == [("bind", 201), ("undone", 200)]
     assert store.all() == []
+
+
+class Migrations:
+    """What holds on every database; a subclass's module has the fixture `store`, an empty one."""
+
+    @pytest.mark.parametrize("revision", revisions())
+    def test_a_database_of_any_older_version_is_brought_up_to_date(self, store: Store, revision: str) -> None:
+        leave_as(store, revision)
+
+        store.migrate()
+        hold(store, revision)
+
+    def test_the_migrations_can_be_taken_back(self, store: Store) -> None:
+        store.migrate()
+        take_down(store)
+
+        store.migrate()
+        assert store.drift() == []

@@ -18,17 +18,5 @@ def store(tmp_path: Path) -> Iterator[Store]:
     made.close()
 
 
-@pytest.mark.parametrize("revision", migrations.revisions())
-def test_a_database_of_any_older_version_is_brought_up_to_date(store: Store, revision: str) -> None:
-    migrations.leave_as(store, revision)
-
-    store.migrate()
-    migrations.hold(store, revision)
-
-
-def test_the_migrations_can_be_taken_back(store: Store) -> None:
-    store.migrate()
-    migrations.take_down(store)
-
-    store.migrate()
-    assert store.drift() == []
+class TestOnSqlite(migrations.Migrations):
+    pass

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lab.control_plane import ControlPlane
+from tests.engine.postgres import Postgres
 
 RESTRICTED = "restricted"
 """A user whom the API server knows and who may do only what a test's RBAC objects allow."""
@@ -47,3 +48,12 @@ def fresh(api_server: ControlPlane, _serial: Iterator[int]) -> Iterator[NewNames
     yield namespace
     for name in made:
         api_server.api.delete("v1", "Namespace", name)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A database server for all tests of a module. A test that stops it starts it again."""
+    server = Postgres()
+    server.start()
+    yield server
+    server.close()

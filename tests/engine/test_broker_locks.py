@@ -15,14 +15,6 @@ from tests.broker.chain import wait_until
 from tests.engine.postgres import Postgres
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    server = Postgres()
-    server.start()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def replicas(postgres: Postgres) -> Iterator[tuple[Locks, Locks]]:
     stores = [Store(postgres.url) for _ in range(2)]

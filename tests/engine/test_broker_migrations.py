@@ -16,14 +16,6 @@ from tests.engine.postgres import Postgres
 MIGRATE = "import sys; from broker.store import Store; Store(sys.argv[1]).migrate()"
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    server = Postgres()
-    server.start()
-    yield server
-    server.close()
-
-
 @pytest.fixture
 def store(postgres: Postgres, request: pytest.FixtureRequest) -> Iterator[Store]:
     """An empty database of its own."""
@@ -32,20 +24,8 @@ def store(postgres: Postgres, request: pytest.FixtureRequest) -> Iterator[Store]
     made.close()
 
 
-@pytest.mark.parametrize("revision", migrations.revisions())
-def test_a_database_of_any_older_version_is_brought_up_to_date(store: Store, revision: str) -> None:
-    migrations.leave_as(store, revision)
-
-    store.migrate()
-    migrations.hold(store, revision)
-
-
-def test_the_migrations_can_be_taken_back(store: Store) -> None:
-    store.migrate()
-    migrations.take_down(store)
-
-    store.migrate()
-    assert store.drift() == []
+class TestOnPostgres(migrations.Migrations):
+    pass
 
 
 def test_replicas_that_start_together_migrate_one_after_the_other(store: Store) -> None:

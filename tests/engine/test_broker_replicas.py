@@ -16,14 +16,6 @@ from tests.engine.postgres import Postgres
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    server = Postgres()
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def brokers(api_server: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerChain]:
     """Both sides in one cluster; only the provider's broker and the service broker run."""
     chain = BrokerChain(tmp_path_factory.mktemp("brokers"), api_server, api_server)

@@ -109,9 +109,12 @@ class Guard:
                 changes.enter_context(change.made(world))
             yield
         for probe in self.falls:
-            assert until(lambda probe=probe: outcome(world, probe) == probe.expected), (  # type: ignore[misc]
-                f"{probe.name}: does not hold again with {self.name}"
-            )
+            assert holds(world, probe), f"{probe.name}: does not hold again with {self.name}"
+
+
+def holds(world: World, probe: Probe) -> bool:
+    """Whether a probe comes to say what it says while every guard stands."""
+    return until(lambda: outcome(world, probe) == probe.expected)
 
 
 def said_without(world: World, probe: Probe) -> str:
