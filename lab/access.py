@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import threading
 import time
@@ -23,6 +24,10 @@ READY_TIMEOUT = 180.0
 COMMAND_TIMEOUT = 60.0
 """Seconds that a command in a container may take if not said otherwise."""
 PROXY = "istio-proxy"
+_WARNING = re.compile(r"\S+\s+(warn|warning|error|critical)\s")
+"""The beginning of a proxy's log line: its time and level."""
+SHOWN = 5
+"""Of how many accesses, and of how many warnings, an error tells."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +228,13 @@ class ClusterAccess:
         """The access-log lines of a Pod's proxy, oldest first; for the fields see `lab.istio.ACCESS_LOG_FORMAT`."""
         lines = self.log_file(reference, PROXY).read_text(errors="replace").splitlines()
         return list(_json_lines(lines))
+
+    def last_logged(self, reference: str) -> list[str]:
+        """The last accesses that a Pod's proxy has logged, and the last warnings and errors."""
+        lines = self.log_file(reference, PROXY).read_text(errors="replace").splitlines()
+        accesses = [line for line in lines if line.startswith("{")]
+        warnings = [line for line in lines if _WARNING.match(line)]
+        return [*warnings[-SHOWN:], *accesses[-SHOWN:]]
 
     def admin(self, reference: str, path: str, method: str = "GET") -> str:
         """What a Pod's Envoy answers on its admin port."""

@@ -41,6 +41,10 @@ ACCESS_LOG_FORMAT = {
 }
 """Fields of one access-log line. Source: Envoy's "Access logging", command operators."""
 
+DNS_RETRY = "5s"
+"""After which a proxy asks again for a name that was not resolved; by default Istio has it wait a minute, in which the
+name's clients are refused. Source: Istio's "Global Mesh Options", `dnsRefreshRate`."""
+
 UPSTREAM_ENVOY = {
     "PILOT_ENABLE_ALPN_FILTER": "false",
     "PILOT_ENABLE_METADATA_EXCHANGE": "false",
@@ -74,6 +78,7 @@ def installation(
                 "accessLogFile": "/dev/stdout",
                 "accessLogEncoding": "JSON",
                 "accessLogFormat": json.dumps(ACCESS_LOG_FORMAT),
+                "dnsRefreshRate": DNS_RETRY,
                 **(mesh or {}),
             },
             "values": {

@@ -38,6 +38,8 @@ CLIENT_POD = ("shop", "orders-api")
 CLIENT = "/".join(CLIENT_POD)
 EGRESS = f"{CONSUMER}/{EGRESS_NAMESPACE}/istio-egressgateway"
 INGRESS = f"{PROVIDER}/{INGRESS_NAMESPACE}/provider-ingress"
+HOPS = (f"{CONSUMER}/{CLIENT}", EGRESS, INGRESS)
+"""The proxies between the application and the service."""
 SERVICE = "svc-orders-primary.shop.svc.cluster.local"
 QUERY = "SELECT 'PostgreSQL ' || current_setting('server_version') || ' at ' || host(inet_server_addr())"
 ANSWER_TIMEOUT = 60.0
@@ -247,10 +249,19 @@ class Lab:
         while True:
             try:
                 return self.query(QUERY)
-            except LabError:
+            except LabError as error:
                 if time.monotonic() > deadline:
-                    raise
+                    raise LabError(f"{error}\n{self._last_seen()}") from None
                 time.sleep(0.2)
+
+    def _last_seen(self) -> str:
+        """What the hops between the application and the service have logged last, for an error."""
+        lines = []
+        for cluster, reference in (hop.split("/", 1) for hop in HOPS):
+            access = {CONSUMER: self.consumer, PROVIDER: self.provider}[cluster]
+            lines.append(f"The end of the log of {cluster}/{reference}:")
+            lines += [f"  {line}" for line in access.last_logged(reference)] or ["  (empty)"]
+        return "\n".join(lines)
 
     def access_log(self, gateway: str) -> list[dict[str, Any]]:
         """The access-log lines of the proxy of `cluster/namespace/pod`, such as `EGRESS` or `INGRESS`, oldest first."""

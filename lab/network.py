@@ -29,6 +29,9 @@ from lab.processes import Process, Supervisor
 INTERNETS = ipaddress.IPv4Network("198.18.0.0/15")
 """Where the internets' addresses are from: set apart for tests of networks (RFC 2544). Each lab has a /24."""
 BRIDGE = "internet"
+BRIDGE_ADDRESS = "02:00:c6:12:00:01"
+"""The bridge's own link-layer address. Without one it takes the lowest of its cables', which another cable may change:
+whoever knows the old one then loses the name server for about a minute."""
 FIRST_HOST = 64
 """Above which the addresses of the internet's own machines begin."""
 LINK_PREFIX = "mblab"
@@ -109,7 +112,7 @@ class Internet:
         self.address = str(self.addresses[1])
         self.network = NetworkNamespace("internet")
         self.network.ip(
-            f"link add {BRIDGE} type bridge",
+            f"link add {BRIDGE} address {BRIDGE_ADDRESS} type bridge",
             f"link set {BRIDGE} up",
             f"addr add {self.address}/{self.addresses.prefixlen} dev {BRIDGE}",
         )

@@ -12,6 +12,7 @@ def test_the_installation_names_cluster_and_trust_domain_and_takes_more_settings
     assert spec["values"]["global"]["multiCluster"]["clusterName"] == "north"
     assert spec["meshConfig"]["trustDomain"] == "shop.example"
     assert spec["meshConfig"]["enableTracing"] is False
+    assert spec["meshConfig"]["dnsRefreshRate"] == istio.DNS_RETRY
     assert spec["values"]["pilot"]["env"] == {**istio.UPSTREAM_ENVOY, "PILOT_X": "1"}
 
 

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from lab import applications
+from lab.access import SHOWN
 from lab.cluster import Cluster
 from lab.errors import LabError
+from lab.network import BRIDGE
 
 NAMESPACE = "node-tests"
 READY = "/tmp/ready"  # noqa: S108 - the container's
@@ -120,6 +122,32 @@ def test_names_are_short_inside_a_namespace_and_foreign_ones_asked_of_the_intern
         found = cluster.exec(client, ["getent", "hosts", name]).stdout.split()
         assert found[0] == address["spec"]["clusterIP"], name
     assert cluster.exec(client, ["getent", "hosts", "nowhere.example"]).code != 0
+
+
+def test_the_internet_s_names_stay_where_they_are_when_a_machine_joins(lab: Any) -> None:
+    """A bridge without an address of its own would take the newcomer's, whose is lower than any other."""
+    client, names = "shop/orders-api", ("first.istio.data.example", "next.istio.data.example")
+
+    assert lab.consumer.exec(client, ["getent", "hosts", names[0]]).code == 0
+    lab.internet.network.ip(
+        "link add newcomer address 02:00:00:00:00:01 type veth peer name cable",
+        f"link set newcomer master {BRIDGE} up",
+    )
+    try:
+        assert lab.consumer.exec(client, ["getent", "hosts", names[1]]).code == 0
+    finally:
+        lab.internet.network.ip("link delete newcomer")
+
+
+def test_a_proxy_s_last_accesses_and_warnings_are_shown(lab: Any) -> None:
+    lab.query("SELECT 1")
+    egress = "mesh-egress/istio-egressgateway"
+    lab.consumer.wait_until(lambda: lab.consumer.access_log(egress) != [], "it has logged the query", 10)
+
+    shown = lab.consumer.last_logged(egress)
+
+    assert json.loads(shown[-1])["sni"] in {line["sni"] for line in lab.consumer.access_log(egress)}
+    assert len(shown) <= 2 * SHOWN
 
 
 def test_a_crashed_container_is_restarted_and_held_back_when_it_crashes_again(
