@@ -226,15 +226,17 @@ class ClusterAccess:
 
     def access_log(self, reference: str) -> list[dict[str, Any]]:
         """The access-log lines of a Pod's proxy, oldest first; for the fields see `lab.istio.ACCESS_LOG_FORMAT`."""
-        lines = self.log_file(reference, PROXY).read_text(errors="replace").splitlines()
-        return list(_json_lines(lines))
+        return list(_json_lines(self._proxy_lines(reference)))
 
     def last_logged(self, reference: str) -> list[str]:
         """The last accesses that a Pod's proxy has logged, and the last warnings and errors."""
-        lines = self.log_file(reference, PROXY).read_text(errors="replace").splitlines()
+        lines = self._proxy_lines(reference)
         accesses = [line for line in lines if line.startswith("{")]
         warnings = [line for line in lines if _WARNING.match(line)]
         return [*warnings[-SHOWN:], *accesses[-SHOWN:]]
+
+    def _proxy_lines(self, reference: str) -> list[str]:
+        return self.log_file(reference, PROXY).read_text(errors="replace").splitlines()
 
     def admin(self, reference: str, path: str, method: str = "GET") -> str:
         """What a Pod's Envoy answers on its admin port."""

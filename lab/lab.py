@@ -257,16 +257,21 @@ class Lab:
     def _last_seen(self) -> str:
         """What the hops between the application and the service have logged last, for an error."""
         lines = []
-        for cluster, reference in (hop.split("/", 1) for hop in HOPS):
-            access = {CONSUMER: self.consumer, PROVIDER: self.provider}[cluster]
-            lines.append(f"The end of the log of {cluster}/{reference}:")
-            lines += [f"  {line}" for line in access.last_logged(reference)] or ["  (empty)"]
+        for hop in HOPS:
+            cluster, reference = self._found(hop)
+            lines.append(f"The end of the log of {hop}:")
+            lines += [f"  {line}" for line in cluster.last_logged(reference)] or ["  (empty)"]
         return "\n".join(lines)
 
     def access_log(self, gateway: str) -> list[dict[str, Any]]:
         """The access-log lines of the proxy of `cluster/namespace/pod`, such as `EGRESS` or `INGRESS`, oldest first."""
-        name, _, reference = gateway.partition("/")
-        return {CONSUMER: self.consumer, PROVIDER: self.provider}[name].access_log(reference)
+        cluster, reference = self._found(gateway)
+        return cluster.access_log(reference)
+
+    def _found(self, proxy: str) -> tuple[Cluster, str]:
+        """The cluster of `cluster/namespace/pod`, and `namespace/pod`."""
+        name, _, reference = proxy.partition("/")
+        return {CONSUMER: self.consumer, PROVIDER: self.provider}[name], reference
 
     def stop(self, *, keep_logs: bool = False) -> None:
         """Stop everything and leave nothing, but for the logs if asked. Stopping twice is as good."""
