@@ -30,7 +30,7 @@ from bench.table import Section, percentile, verdict
 from broker import settings
 from broker.engine import PROJECT, Engine
 from broker.network import Endpoint, PublicEndpoint, public_host
-from broker.program import Declared, Wanted, declare, endpoints
+from broker.program import Declared, Wanted, declare, endpoints, plugin_of
 from broker.settings import Settings
 from broker.store import ConsumerRoute, ProviderRoute
 from components import ConsumerEgressArgs
@@ -157,7 +157,7 @@ class _Single:
         stack = auto.create_or_select_stack(
             f"stock-{side}",
             project_name=PROJECT,
-            program=lambda: declare(self._read[side], wanted, Declared()),
+            program=lambda: declare(self._read[side], plugin_of(self._read[side]), wanted, Declared()),
             opts=auto.LocalWorkspaceOptions(
                 env_vars={
                     "PULUMI_BACKEND_URL": tools.state_url(state),

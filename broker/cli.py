@@ -20,13 +20,14 @@ from rich.table import Table
 from broker import doctor as doctor_module
 from broker import logs, settings, tracing
 from broker.app import create_app
-from broker.engine import Engine, EngineError
+from broker.engine import Engine
 from broker.errors import UnavailableError
 from broker.progress import Progress
 from broker.proxy import Proxy
 from broker.reconciler import Reconciler
 from broker.sides import side_of
 from broker.store import DatabaseInUseError, Store, VersionError, open_locks
+from broker.update import EngineError
 from broker.upstream import Upstream
 
 USAGE, AGAIN = 64, 75

@@ -9,12 +9,13 @@ from http import HTTPStatus
 
 from broker import catalog, network, osb
 from broker.documents import Document
-from broker.engine import Engine, EngineError
+from broker.engine import Engine
 from broker.errors import OsbError
 from broker.reconciler import Reconciler, wanted_of
 from broker.settings import Settings
 from broker.store import Binding, Locks, Phase, Store
 from broker.store.models import addresses
+from broker.update import EngineError
 from broker.upstream import Call, Upstream
 
 RECONCILE = "run `python -m broker reconcile`"

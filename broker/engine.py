@@ -1,4 +1,4 @@
-"""One update of one shard's stack with Pulumi's Automation API, and what it did for each binding.
+"""Brings one shard's stack to what is wanted with Pulumi's Automation API, and says what that did for each binding.
 
 An update is two processes at most: `stack init` once, then `up`. What the Automation API would ask the CLI for afterwards
 (outputs, history) comes from the program itself and the event stream. The state is saved once, at the end
@@ -12,22 +12,15 @@ one of another machine, once this replica has owned the shard for longer than a 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
 import structlog
 from pulumi import automation as auto
@@ -35,33 +28,23 @@ from pulumi.automation import _stack as auto_stack
 from pulumi.automation import errors as auto_errors
 from pulumi.automation import events
 
-from broker import network, tracing
-from broker.program import Declared, Wanted, declare, undeclarable
-from broker.settings import PASSWORD_PARAMETERS, Settings
-from broker.store.locks import HOLD_TIMEOUT
+from broker import network
+from broker.command import Command, environment, quiet_home, reason, redacted
+from broker.program import Declared, Wanted, declare, plugin_of, undeclarable
+from broker.settings import Settings
 from broker.store.store import Result
+from broker.update import EngineError, Seen, Stack, Update, name_of
 
 PROJECT = "meshbridge"
 ORGANIZATION = "organization"
-WATCH = 1.0
-"""Seconds between two looks whether the shard of an update that runs is still this replica's."""
-FOREIGN_LOCK_SECONDS = WATCH + 2 * HOLD_TIMEOUT + 2.0
-"""How long a stack lock of another machine is respected once this replica owns the shard: by then a replica that lost the
-shard has noticed and ended its engine."""
-LOCK_PATIENCE = 20.0
-"""How long the lock of an engine that lives is waited for."""
-LOCK_POLL = 0.2
+RELEASE = 1.0
+"""Seconds that an update which was begun ahead of time gets to end by itself."""
 
-_LOCKED_BY = re.compile(r"created by \S+@(?P<host>\S+) \(pid (?P<pid>[0-9]+)\)[^\n]*")
 _UNREACHABLE = re.compile(
     r"unreachable|connection refused|connection reset|no answer|timed? ?out|EOF", re.IGNORECASE
 )
 
 log = structlog.get_logger(__name__)
-
-
-class EngineError(RuntimeError):
-    """An update that came to no result for any binding. The message holds no secrets."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +66,12 @@ class Deployer(Protocol):
         refresh: compare with the cluster instead of with the state. Raises EngineError when nothing can be said.
         """
 
+    def prepare(self, shard: int) -> None:
+        """Begins the next update of a shard ahead of time, where that is wanted: `apply` then takes less long."""
+
+    def retain(self, kept: Callable[[int], bool]) -> None:
+        """Ends what was begun ahead of time for shards that are not to be kept."""
+
     def kill(self, shard: int) -> None:
         """Ends the update of the shard that runs, at once; `apply` then raises EngineError."""
 
@@ -100,16 +89,47 @@ class Engine:
         if binary is None:
             raise EngineError("there is no `pulumi` on PATH; install the Pulumi CLI")
         self._directory = Path(tempfile.mkdtemp(prefix=f"meshbridge-{settings.stack}-"))
-        self._command = _Command(binary, self._directory)
-        self._stacks: dict[int, _Stack] = {}
+        self._home = quiet_home(self._directory)
+        self._command = Command(binary, self._directory)
+        self._stacks: dict[int, Stack] = {}
+        self._prepared: dict[int, Update] = {}
+        self._mutex = threading.Lock()
 
     def close(self) -> None:
         """See Deployer."""
+        self.retain(lambda _: False)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def kill(self, shard: int) -> None:
         """See Deployer."""
-        self._command.kill(str(self._folder(shard)))
+        self._command.kill(self._folder(shard))
+
+    def prepare(self, shard: int) -> None:
+        """See Deployer. At most `prepared` updates wait; the one that has waited longest makes room."""
+        if not self._settings.prepared:
+            return
+        with self._running(shard):
+            update = Update(self._settings, self._stack(shard))
+        with self._mutex:
+            self._prepared[shard] = update
+            waiting = [number for number, waits in self._prepared.items() if not waits.ended]
+        spare = set(waiting[: -self._settings.prepared])
+        self.retain(lambda number: number not in spare)
+
+    def retain(self, kept: Callable[[int], bool]) -> None:
+        """See Deployer. One that does not end within RELEASE is killed."""
+        with self._mutex:
+            numbers = list(self._prepared)
+        leaving = {
+            number: update for number in numbers if not kept(number) and (update := self._taken(number))
+        }
+        for update in leaving.values():
+            update.release()
+        deadline = time.monotonic() + RELEASE
+        for shard, update in leaving.items():
+            if not update.wait(max(0.0, deadline - time.monotonic())):
+                self.kill(shard)
+                update.wait(RELEASE)
 
     def apply(
         self, shard: int, wanted: Sequence[Wanted], gone: Sequence[Gone], *, refresh: bool = False
@@ -123,26 +143,35 @@ class Engine:
     ) -> list[Result]:
         refused = _refused(self._settings, wanted)
         wanted = [item for item in wanted if item.binding_id not in refused]
-        stack = self._stack(shard)
-        declared, seen = Declared(), _Seen()
-
-        def program() -> None:
-            declare(self._settings, wanted, declared)
-
-        failure = self._up(stack, program, seen, refresh=refresh)
+        update, failure = self._finished(shard, wanted, refresh=refresh)
         if failure is None:
-            certain = [_done(item, declared) for item in wanted]
+            certain = [_done(item, update.declared) for item in wanted]
             return [*refused.values(), *certain, *(_gone(item) for item in gone)]
         failure = redacted(failure, self._settings.state)
-        if not seen.ended:
+        if not update.seen.ended:
             raise EngineError(failure)
-        log.warning("update_failed", shard=shard, error=failure, failed=sorted(seen.failures))
-        present = _resources(stack)
+        log.warning("update_failed", shard=shard, error=failure, failed=sorted(update.seen.failures))
+        present = _resources(self._stack(shard))
         return [
             *refused.values(),
-            *(_judged(item, declared, seen, present, failure) for item in wanted),
-            *(_judged_gone(item, seen, present, failure) for item in gone),
+            *(_judged(item, update, present, failure) for item in wanted),
+            *(_judged_gone(item, update.seen, present, failure) for item in gone),
         ]
+
+    def _finished(self, shard: int, wanted: Sequence[Wanted], *, refresh: bool) -> tuple[Update, str | None]:
+        """The update that was begun ahead of time, else a new one, and why it failed."""
+        if refresh:
+            self.retain(lambda number: number != shard)
+        elif prepared := self._taken(shard):
+            failure = prepared.finish(wanted)
+            if not prepared.unused:
+                return prepared, failure
+        update = Update(self._settings, self._stack(shard), refresh=refresh)
+        return update, update.finish(wanted)
+
+    def _taken(self, shard: int) -> Update | None:
+        with self._mutex:
+            return self._prepared.pop(shard, None)
 
     def resources(self, shard: int) -> set[str]:
         """Slugs of which the shard's state knows resources. Raises EngineError."""
@@ -160,7 +189,7 @@ class Engine:
         seen = _Planned()
         with self._running(shard):
             self._stack(shard, auto_stack.StackInitMode.SELECT).preview(
-                program=lambda: declare(self._settings, wanted, Declared()),
+                program=lambda: declare(self._settings, plugin_of(self._settings), wanted, Declared()),
                 on_event=seen.take,
                 refresh=True,
                 suppress_progress=True,
@@ -173,98 +202,32 @@ class Engine:
 
         StackNotFoundError passes.
         """
-        self._command.allow(str(self._folder(shard)))
+        self._command.allow(self._folder(shard))
         try:
             yield
         except auto_errors.StackNotFoundError:
             self._stacks.pop(shard, None)
             raise
         except auto_errors.CommandError as error:
-            raise EngineError(redacted(_reason(str(error)), self._settings.state)) from None
+            raise EngineError(redacted(reason(str(error)), self._settings.state)) from None
 
     def _folder(self, shard: int) -> Path:
         return self._directory / f"{self._settings.stack}-{shard}"
 
     def _stack(
         self, shard: int, mode: auto_stack.StackInitMode = auto_stack.StackInitMode.CREATE_OR_SELECT
-    ) -> _Stack:
+    ) -> Stack:
         if shard not in self._stacks:
             directory = self._folder(shard)
             directory.mkdir(exist_ok=True)
             workspace = auto.LocalWorkspace(
                 work_dir=str(directory),
-                env_vars=_environment(self._settings.state),
+                env_vars=environment(self._settings.state, self._home),
                 project_settings=auto.ProjectSettings(name=PROJECT, runtime="python"),
                 pulumi_command=self._command,
             )
-            self._stacks[shard] = _Stack(f"{ORGANIZATION}/{PROJECT}/{directory.name}", workspace, mode)
+            self._stacks[shard] = Stack(f"{ORGANIZATION}/{PROJECT}/{directory.name}", workspace, mode)
         return self._stacks[shard]
-
-    def _up(self, stack: _Stack, program: auto.PulumiFn, seen: _Seen, *, refresh: bool) -> str | None:
-        """Runs the update; None where it succeeded, else why not. Waits for the lock of an engine that lives, and breaks
-        that of a dead one. Raises EngineError where the lock stays."""
-        began = time.monotonic()
-        found: dict[str, float] = {}
-        while True:
-            try:
-                with tracing.span("up", {"meshbridge.stack": stack.name, "meshbridge.refresh": refresh}):
-                    stack.up(
-                        program=program,
-                        on_event=seen.take,
-                        continue_on_error=True,
-                        suppress_outputs=True,
-                        suppress_progress=True,
-                        refresh=refresh or None,
-                    )
-            except auto_errors.ConcurrentUpdateError as error:
-                now = time.monotonic()
-                owners = {owner[0]: owner for owner in _LOCKED_BY.finditer(str(error))}
-                found = {text: found.get(text, now) for text in owners}
-                if owners and all(_is_dead(owner, now - found[text]) for text, owner in owners.items()):
-                    log.warning("breaking_the_lock_of_a_dead_engine", stack=stack.name, owners=list(owners))
-                    stack.cancel()
-                elif now - began > LOCK_PATIENCE:
-                    raise EngineError(
-                        f"the stack {stack.name} is locked: {', '.join(owners) or 'nobody knows by whom'}; only "
-                        "brokers may update it"
-                    ) from None
-                else:
-                    time.sleep(LOCK_POLL)
-            except auto_errors.CommandError as error:
-                return _reason(str(error))
-            else:
-                return None
-
-
-class _Stack(auto.Stack):
-    """A stack of which nobody asks the CLI what the program and the events tell already."""
-
-    def outputs(self) -> auto.OutputMap:
-        return {}
-
-    def info(self, show_secrets: bool = True) -> auto.UpdateSummary | None:
-        del show_secrets
-        return auto.UpdateSummary("update", _NEVER, "", {}, {}, "succeeded")
-
-
-@dataclass
-class _Seen:
-    """What the event stream said. failures: messages by the resource's name; ended: whether the engine came to the end
-    of the update."""
-
-    failures: dict[str, list[str]] = field(default_factory=dict)
-    ended: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def take(self, event: events.EngineEvent) -> None:
-        with self._lock:
-            if event.summary_event is not None:
-                self.ended = True
-            elif event.res_op_failed_event is not None:
-                self.failures.setdefault(_name(event.res_op_failed_event.metadata.urn), [])
-            elif event.diagnostic_event is not None and event.diagnostic_event.severity == "error":
-                urn = event.diagnostic_event.urn or ""
-                self.failures.setdefault(_name(urn), []).append(_plain(event.diagnostic_event.message))
 
 
 @dataclass
@@ -284,7 +247,7 @@ class _Planned:
             with self._lock:
                 owner = _owner(step.urn, state.parent)
                 if owner is not None:
-                    self.changes.setdefault(owner, set()).add(f"{operation} {_name(step.urn)}")
+                    self.changes.setdefault(owner, set()).add(f"{operation} {name_of(step.urn)}")
 
 
 _OURS = "::meshbridge:index:"
@@ -316,11 +279,10 @@ def _done(item: Wanted, declared: Declared) -> Result:
     return Result(item.binding_id, item.generation, None, True, _virtual_ips(item, declared))
 
 
-def _judged(
-    item: Wanted, declared: Declared, seen: _Seen, present: Mapping[str, set[str]], failure: str
-) -> Result:
+def _judged(item: Wanted, update: Update, present: Mapping[str, set[str]], failure: str) -> Result:
     """What an update that failed as a whole did for a binding that is wanted: done is only what the state knows whole
     and nothing complained about."""
+    declared, seen = update.declared, update.seen
     missing: set[str] = set()
     messages: list[str] = []
     failed = False
@@ -337,7 +299,7 @@ def _judged(
     return Result(item.binding_id, item.generation, reason, certain=not away, temporary=away)
 
 
-def _judged_gone(item: Gone, seen: _Seen, present: Mapping[str, set[str]], failure: str) -> Result:
+def _judged_gone(item: Gone, seen: Seen, present: Mapping[str, set[str]], failure: str) -> Result:
     left = {name for slug in present if network.is_slug_of(slug, item.binding_id) for name in present[slug]}
     if not left:
         return _gone(item)
@@ -349,172 +311,19 @@ def _virtual_ips(item: Wanted, declared: Declared) -> list[str]:
     return [declared.virtual_ips[slug] for slug in item.slugs if slug in declared.virtual_ips]
 
 
-def _resources(stack: _Stack) -> dict[str, set[str]]:
+def _resources(stack: Stack) -> dict[str, set[str]]:
     """The names of the resources that the state knows, by the slug of their component."""
     deployment = stack.export_stack().deployment or {}
     found: dict[str, set[str]] = {}
     for resource in deployment.get("resources", ()):
         owner = _owner(resource["urn"], resource.get("parent", ""))
         if owner is not None:
-            found.setdefault(owner, set()).add(_name(resource["urn"]))
+            found.setdefault(owner, set()).add(name_of(resource["urn"]))
     return found
 
 
 def _owner(urn: str, parent: str) -> str | None:
     """The slug of the component that a resource belongs to, or is; None for none of ours."""
     if _OURS in parent:
-        return _name(parent)
-    return _name(urn) if _OURS in urn else None
-
-
-def _name(urn: str) -> str:
-    return urn.rpartition("::")[2]
-
-
-def _plain(message: str) -> str:
-    """A diagnostic without colour codes."""
-    return re.sub(r"<\{%[^%]*%\}>|\x1b\[[0-9;]*m", "", message).strip()
-
-
-def _reason(text: str) -> str:
-    """The engine's errors out of all that it wrote."""
-    lines = [line.strip() for line in text.splitlines() if "error:" in line]
-    return _plain("; ".join(dict.fromkeys(lines)))[:2000] or "the engine ended without a result"
-
-
-def _is_dead(owner: re.Match[str], seconds: float) -> bool:
-    """Whether the engine that holds a stack's lock is known to be no more. seconds: since the lock was first seen."""
-    if owner["host"] != socket.gethostname():
-        return seconds > FOREIGN_LOCK_SECONDS
-    try:
-        command = Path(f"/proc/{owner['pid']}/cmdline").read_bytes()
-    except OSError:
-        return True
-    return Path(os.fsdecode(command.split(b"\0")[0])).name != "pulumi"
-
-
-def redacted(text: str, url: str) -> str:
-    """The text without the password of a URL, however it is written."""
-    parts = urlsplit(url)
-    secrets = {value for key, value in parse_qsl(parts.query) if key.lower() in PASSWORD_PARAMETERS}
-    secrets |= {parts.password or "", unquote(parts.password or "")}
-    for secret in sorted(secrets - {""}, key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return text
-
-
-def _environment(state: str) -> dict[str, str]:
-    """What the engine is told beside its arguments. The state holds no secrets, so its passphrase is empty."""
-    return {
-        "PULUMI_BACKEND_URL": _backend(state),
-        "PULUMI_CONFIG_PASSPHRASE": "",
-        "PULUMI_SKIP_UPDATE_CHECK": "true",
-        "PULUMI_EXPERIMENTAL": "true",
-        "PULUMI_SKIP_CHECKPOINTS": "true",
-        "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
-    }
-
-
-def _backend(state: str) -> str:
-    """The backend's URL. A file backend's folder is made and spelled absolutely, because each stack works in a folder of
-    its own, and keeps no second file beside each: those are not replaced atomically, so that an engine killed between two
-    writes would leave a state that no command can read."""
-    parts = urlsplit(state)
-    if parts.scheme != "file":
-        return state
-    folder = Path(unquote(parts.netloc + parts.path)).expanduser().absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    query = [parts.query] if parts.query else []
-    if "metadata" not in parse_qs(parts.query):
-        query.append("metadata=skip")
-    return f"{folder.as_uri()}?{'&'.join(query)}"
-
-
-class _Command(auto.PulumiCommand):
-    """The CLI, which ends when this process does, however that happens, and when it is told to: two engines must never
-    write one state. A session of its own keeps Ctrl-C from an update that runs."""
-
-    def __init__(self, binary: str, directory: Path) -> None:
-        super().__init__()
-        leash = directory / "pulumi"
-        leash.write_text(_LEASH.format(python=sys.executable, parent=os.getpid(), binary=binary))
-        leash.chmod(0o700)
-        self.command = str(leash)
-        self._mutex = threading.Lock()
-        self._running: dict[str, subprocess.Popen[str]] = {}
-        self._killed: set[str] = set()
-
-    def allow(self, folder: str) -> None:
-        """Commands in this folder may run from now on."""
-        with self._mutex:
-            self._killed.discard(folder)
-
-    def kill(self, folder: str) -> None:
-        """Ends the command that runs in the folder, and lets no other begin."""
-        with self._mutex:
-            self._killed.add(folder)
-            process = self._running.get(folder)
-            if process is not None and process.poll() is None:
-                for pid in (process.pid, *_descendants(process.pid)):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-
-    def run(
-        self,
-        args: list[str],
-        cwd: str,
-        additional_env: Mapping[str, str],
-        on_output: Callable[[str], object] | None = None,
-        on_error: Callable[[str], object] | None = None,
-    ) -> auto.CommandResult:
-        """See PulumiCommand; the output comes whole, at the end. Raises CommandError."""
-        del on_output, on_error
-        with self._mutex:
-            if cwd in self._killed:
-                raise auto_errors.CommandError(auto.CommandResult("", f"error: {_LOST}", -signal.SIGKILL))
-            process = subprocess.Popen(
-                [self.command, "--non-interactive", *args],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=cwd,
-                env={**os.environ, **additional_env, "PULUMI_AUTOMATION_API": "true"},
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,
-            )
-            self._running[cwd] = process
-        with process:
-            stdout, stderr = process.communicate()
-        with self._mutex:
-            self._running.pop(cwd, None)
-            if cwd in self._killed:
-                stderr = f"error: {_LOST}"
-        result = auto.CommandResult(stdout, stderr, process.returncode)
-        if process.returncode != 0:
-            raise auto_errors.create_command_error(result)
-        return result
-
-
-def _descendants(pid: int) -> list[int]:
-    """The processes below a process: plugins have process groups of their own."""
-    found: list[int] = []
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            for child in map(int, children.read_text().split()):
-                found += [child, *_descendants(child)]
-    return found
-
-
-_LOST = "this replica lost the shard, so its engine was ended"
-
-_LEASH = """#!{python} -IS
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() != {parent}:
-    sys.exit("the broker is gone")
-os.execv({binary!r}, [{binary!r}, *sys.argv[1:]])
-"""
-"""PR_SET_PDEATHSIG, and the parent looked at afterwards: it may have died before."""
-
-_NEVER = datetime.fromtimestamp(0, UTC)
+        return name_of(parent)
+    return name_of(urn) if _OURS in urn else None

@@ -54,11 +54,17 @@ class Declared:
     resources: dict[str, set[str]] = field(default_factory=dict)
 
 
-def declare(settings: Settings, wanted: Sequence[Wanted], declared: Declared) -> None:
-    """Declares every endpoint of the wanted bindings. To be called inside the engine's run."""
+def plugin_of(settings: Settings) -> KubernetesProvider:
+    """Declares the plugin for the broker's cluster. To be called inside the engine's run."""
     cluster = settings.cluster
     path = str(Path(cluster.kubeconfig).expanduser()) if cluster.kubeconfig is not None else None
-    plugin = KubernetesProvider("cluster", kubeconfig=path, context=cluster.context, rendered_to=None)
+    return KubernetesProvider("cluster", kubeconfig=path, context=cluster.context, rendered_to=None)
+
+
+def declare(
+    settings: Settings, plugin: KubernetesProvider, wanted: Sequence[Wanted], declared: Declared
+) -> None:
+    """Declares every endpoint of the wanted bindings. To be called inside the engine's run."""
     for binding in wanted:
         for slug, args in endpoints(settings, binding):
             names_of = declared.resources.setdefault(slug, set())

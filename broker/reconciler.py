@@ -20,12 +20,13 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from broker import metrics, tracing
-from broker.engine import WATCH, Deployer, EngineError, Gone
+from broker.engine import Deployer, Gone
 from broker.errors import UnavailableError
 from broker.probe import Probe, all_of
 from broker.program import Wanted
 from broker.store import Binding, Locks, Store
 from broker.store.store import Result
+from broker.update import WATCH, EngineError
 
 POLL = 0.5
 """Seconds between two looks for changes of other replicas."""
@@ -68,17 +69,20 @@ class Reconciler:
         self._aside = ThreadPoolExecutor(1, "chores")
         self._chore: Future[None] | None = None
         self._thread = threading.Thread(target=self._loop, name="reconciler", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
 
     def start(self) -> None:
         """Begins to work in the background."""
         self._thread.start()
+        self._watcher.start()
 
     def stop(self) -> None:
         """Ends the updates that run and begins no others. What is left undone is in the store."""
         self._stopping.set()
         self._wakened.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in (self._thread, self._watcher):
+            if thread.is_alive():
+                thread.join()
         self._pool.shutdown()
         self._aside.shutdown()
 
@@ -192,6 +196,15 @@ class Reconciler:
         with self._progress:
             self._progress.notify_all()
 
+    def _watch(self) -> None:
+        """No update waits that was begun ahead of time for a shard that another replica may own by now."""
+        while not self._stopping.wait(WATCH):
+            try:
+                self._deployer.retain(self._locks.holds)
+            except Exception:  # whatever it is, the next look may work
+                log.exception("watch_failed_unexpectedly")
+                metrics.faults.inc()
+
     def _loop(self) -> None:
         while not self._stopping.is_set():
             self._wakened.wait(POLL)
@@ -250,7 +263,8 @@ class Reconciler:
             log.exception("update_failed_unexpectedly", shard=shard)
             metrics.faults.inc()
             self._failed_as_a_whole(shard, f"the broker failed ({type(error).__name__}); its log says why")
-        self._pause(shard)
+        if not self._pause(shard) and not self._stopping.is_set():
+            self._deployer.prepare(shard)
         self.wake()
 
     def _failed_as_a_whole(self, shard: int, reason: str) -> None:
@@ -262,19 +276,21 @@ class Reconciler:
         except UnavailableError as error:
             log.warning("database_away", shard=shard, error=str(error))
 
-    def _pause(self, shard: int) -> None:
+    def _pause(self, shard: int) -> bool:
+        """Pauses the shard where something failed, or may have."""
         try:
             left = self._unsettled(shard)
         except UnavailableError:
-            return
+            return True
         if not left:
             self._pauses.pop(shard, None)
-            return
+            return False
         before = self._pauses.get(shard)
         seconds = (
             min(before.seconds * 2, LONGEST_PAUSE) if before is not None and left <= before.failed else POLL
         )
         self._pauses[shard] = _Pause(time.monotonic() + seconds, seconds, left)
+        return True
 
 
 @dataclass(frozen=True)

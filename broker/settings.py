@@ -258,6 +258,10 @@ class Settings(BaseSettings):
     """Bindings that a stack gets. Each update declares all of its stack's, so it takes longer with each; when all stacks are
     full, new ones are made."""
 
+    prepared: Annotated[int, Field(ge=0)] = 2
+    """Updates that are begun ahead of time and wait, each for the next change of a shard that was updated in the last ten
+    minutes: such a change takes half as long. Each takes about PREPARED_MIB MiB; 0: none."""
+
     network_profile: str = ""
     """URN of the network that both proxies serve, for example `urn:local.example:public`."""
 

@@ -6,7 +6,7 @@ import pytest
 
 from bench.bindings import of_binding
 from broker.network import Endpoint, PublicEndpoint
-from broker.program import Declared, Wanted, declare
+from broker.program import Declared, Wanted, declare, plugin_of
 from broker.settings import ConsumerSettings, ProviderSettings, Settings
 from broker.store import ConsumerRoute, ProviderRoute
 from tests.components.recorder import run
@@ -39,7 +39,7 @@ def test_a_binding_has_the_objects_that_its_broker_makes_and_their_names_are_its
         cluster=Settings.model_fields["cluster"].default,
     )
 
-    declared = run(lambda: declare(read, [Wanted("x", 1, route)], Declared()))
+    declared = run(lambda: declare(read, plugin_of(read), [Wanted("x", 1, route)], Declared()))
     made = [r.object for r in declared.registrations.values() if "metadata" in r.inputs]
     expected = [(m.kind, m.namespace, m.name) for m in of_binding(read, "x", route)]
 

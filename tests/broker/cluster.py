@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from broker.engine import EngineError, Gone
+from broker.engine import Gone
 from broker.network import is_slug_of
 from broker.program import Wanted
 from broker.store import ConsumerRoute
 from broker.store.store import Result
+from broker.update import EngineError
 
 
 class KilledError(EngineError):
@@ -33,6 +34,8 @@ class Cluster:
     updates: list[tuple[list[str], list[str]]] = field(default_factory=list)
     running: int = 0
     killed: list[int] = field(default_factory=list)
+    prepared: set[int] = field(default_factory=set)
+    """Shards whose next update was begun ahead of time."""
     addresses: dict[str, str] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -50,6 +53,12 @@ class Cluster:
         finally:
             with self._lock:
                 self.running -= 1
+
+    def prepare(self, shard: int) -> None:
+        self.prepared.add(shard)
+
+    def retain(self, kept: Callable[[int], bool]) -> None:
+        self.prepared = {shard for shard in self.prepared if kept(shard)}
 
     def kill(self, shard: int) -> None:
         self.killed.append(shard)

@@ -9,9 +9,10 @@ from typing import Any, cast
 import pytest
 
 from broker.doctor import Finding, examine, repair
-from broker.engine import Engine, EngineError
+from broker.engine import Engine
 from broker.program import Wanted
 from broker.store import Binding, Phase
+from broker.update import EngineError
 from broker.upstream import Upstream
 from tests.broker import service_broker
 from tests.broker.chain import BINDING, Chain

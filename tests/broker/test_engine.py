@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-import re
-import socket
 import stat
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,13 +13,12 @@ from pathlib import Path
 import pytest
 
 from broker import engine
-from broker.engine import FOREIGN_LOCK_SECONDS, Engine, EngineError, Gone
+from broker.engine import Engine, Gone
 from broker.network import Endpoint
 from broker.program import Wanted, endpoints
 from broker.settings import Settings
 from broker.store import ConsumerRoute, ProviderRoute
-from broker.store.locks import HOLD_TIMEOUT
-from broker.store.store import KEEPALIVE
+from broker.update import EngineError
 from components import ConsumerEgressArgs
 from tests.broker.chain import consumer_settings, load, provider_settings, wait_until
 
@@ -66,32 +62,6 @@ def hanging(read: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     made = Engine(read)
     yield made
     made.close()
-
-
-@pytest.mark.parametrize(
-    ("given", "query"),
-    [
-        ("file://{}/a", "metadata=skip"),
-        ("file://{}/a?create_dir=true", "create_dir=true&metadata=skip"),
-        ("file://{}/a?metadata=skip", "metadata=skip"),
-    ],
-)
-def test_a_file_state_survives_an_engine_that_is_killed_between_two_writes(
-    tmp_path: Path, given: str, query: str
-) -> None:
-    assert engine._backend(given.format(tmp_path)) == f"{(tmp_path / 'a').as_uri()}?{query}"
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
-def test_a_relative_file_state_lies_in_the_working_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert engine._backend("file://./b c") == f"{(tmp_path / 'b c').as_uri()}?metadata=skip"
-
-
-def test_other_backends_stay_as_they_are() -> None:
-    assert engine._backend("s3://bucket/x?region=eu") == "s3://bucket/x?region=eu"
 
 
 def test_the_work_folder_cannot_be_guessed_is_the_owners_alone_and_goes(
@@ -157,38 +127,6 @@ def _is_dead(pid: str) -> bool:
         return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
-
-
-def owner(host: str, pid: int) -> re.Match[str]:
-    found = engine._LOCKED_BY.search(f"created by root@{host} (pid {pid}) at 2026-01-01T00:00:00Z")
-    assert found is not None
-    return found
-
-
-def test_a_lock_is_broken_only_where_its_owner_is_known_to_be_dead(tmp_path: Path) -> None:
-    binary = tmp_path / "pulumi"
-    binary.symlink_to("/bin/sleep")
-    here = socket.gethostname()
-    alive = subprocess.Popen([str(binary), "600"])
-    try:
-        # A process that is just being executed has no command line yet.
-        wait_until(Path(f"/proc/{alive.pid}/cmdline").read_bytes, "it runs")
-        assert not engine._is_dead(owner(here, alive.pid), 10_000)
-    finally:
-        alive.kill()
-        alive.wait()
-    assert engine._is_dead(owner(here, alive.pid), 0)
-    assert engine._is_dead(owner(here, os.getpid()), 0)
-    assert not engine._is_dead(owner("elsewhere", 1), FOREIGN_LOCK_SECONDS / 2)
-    assert engine._is_dead(owner("elsewhere", 1), FOREIGN_LOCK_SECONDS + 1)
-
-
-def test_a_replica_that_is_cut_off_ends_its_engine_before_another_may_begin() -> None:
-    noticed = engine.WATCH + 2 * HOLD_TIMEOUT
-    freed = KEEPALIVE["idle"] + KEEPALIVE["interval"] * KEEPALIVE["count"]
-
-    assert noticed < freed
-    assert noticed < FOREIGN_LOCK_SECONDS
 
 
 def test_an_address_that_was_handed_out_is_asked_for_again(tmp_path: Path) -> None:

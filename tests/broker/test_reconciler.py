@@ -20,13 +20,14 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from broker import metrics
-from broker.engine import EngineError, Gone
+from broker.engine import Gone
 from broker.errors import UnavailableError
 from broker.network import Endpoint, slug
 from broker.program import Wanted
 from broker.reconciler import ATTEMPTS, Reconciler
 from broker.store import Binding, ConsumerRoute, Phase, ProviderRoute, Store, VersionError, open_locks
 from broker.store.store import Result, shard_of
+from broker.update import EngineError
 from tests.broker.chain import wait_until
 from tests.broker.cluster import Cluster
 

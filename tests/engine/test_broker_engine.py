@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +11,13 @@ from pathlib import Path
 import pytest
 
 import tools
-from broker.engine import Engine, EngineError, Gone
+from broker import update
+from broker.engine import Engine, Gone
 from broker.network import PublicEndpoint
 from broker.program import Wanted
 from broker.store import ConsumerRoute
 from broker.store.store import Result
+from broker.update import EngineError
 from lab.control_plane import ControlPlane
 from lab.errors import ApiError
 from tests.broker.chain import consumer_settings, load, wait_until
@@ -126,6 +130,67 @@ def test_an_update_that_is_killed_comes_to_no_result_and_the_next_one_takes_up_w
     (gone,) = engine.apply(1, [], [Gone("killed", 2)])
     assert gone.error is None
     assert plane.api.get(ISTIO, "ServiceEntry", "import-0-killed", EGRESS) is None
+
+
+def test_an_update_that_was_begun_ahead_of_time_brings_what_is_wanted_by_then(
+    engine: Engine, plane: ControlPlane
+) -> None:
+    engine.apply(2, [wanted("before")], [])
+    engine.prepare(2)
+    begun = engine._prepared[2]
+
+    results = by_name(engine.apply(2, [wanted("later")], [Gone("before", 2)]))
+
+    assert begun.declared.resources.keys() == {"0-later"}
+    assert {name: r.error for name, r in results.items()} == {"later": None, "before": None}
+    service = plane.api.get("v1", "Service", "svc-0-later", APPLICATIONS)
+    assert service is not None
+    assert results["later"].virtual_ips == [service["spec"]["clusterIP"]]
+    assert plane.api.get("v1", "Service", "svc-0-before", APPLICATIONS) is None
+
+
+@pytest.mark.parametrize("how", ["released", "killed", "too late"])
+def test_an_update_that_was_begun_and_not_needed_changes_nothing(
+    engine: Engine, plane: ControlPlane, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = how.replace(" ", "-")
+    engine.apply(3, [wanted(name)], [])
+    if how == "too late":
+        monkeypatch.setattr(update, "IDLE", 0.1)
+    engine.prepare(3)
+    begun = engine._prepared[3]
+    wait_until(lambda: begun.ended or _has_plugin(engine, 3), "the program waits", 60)
+    if how == "released":
+        engine.retain(lambda shard: shard != 3)
+    elif how == "killed":
+        for pid in _processes(str(engine._folder(3))):
+            os.kill(int(pid), signal.SIGKILL)
+    assert begun.wait(60)
+
+    assert begun.unused
+    assert plane.api.get("v1", "Service", f"svc-0-{name}", APPLICATIONS) is not None
+    assert engine.resources(3) == {f"0-{name}"}
+    (done, gone) = engine.apply(3, [wanted("next")], [Gone(name, 2)])
+    assert (done.error, gone.error) == (None, None)
+    assert plane.api.get("v1", "Service", f"svc-0-{name}", APPLICATIONS) is None
+
+
+def test_no_more_updates_wait_than_the_settings_say_and_none_after_the_end(engine: Engine) -> None:
+    for shard in (4, 5, 6):
+        engine.apply(shard, [], [])
+        engine.prepare(shard)
+    first, *others = (engine._prepared.get(shard) for shard in (4, 5, 6))
+
+    assert first is None
+    engine.close()
+    assert all(begun is not None and begun.ended for begun in others)
+    assert not any(_processes(str(engine._folder(shard))) for shard in (4, 5, 6))
+
+
+def _has_plugin(engine: Engine, shard: int) -> bool:
+    """Whether the shard's engine has started the plugin, so that the program waits for its routes, or is about to."""
+    commands = (Path(f"/proc/{pid}/cmdline") for pid in _processes(str(engine._folder(shard))))
+    return any(b"kubernetes" in command.read_bytes() for command in commands)
 
 
 def _keep(plane: ControlPlane) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from broker import settings as broker_settings
 from broker.network import Endpoint, PublicEndpoint
-from broker.program import Declared, Wanted, declare
+from broker.program import Declared, Wanted, declare, plugin_of
 from broker.settings import Settings
 from broker.store import ConsumerRoute, ProviderRoute
 from config import Cluster
@@ -152,7 +152,7 @@ def made_by_routes(settings: Settings) -> list[Registration]:
             consumer_id="client.shop.example", endpoints=(Endpoint(host="10.0.0.1", port=5432),)
         )
     wanted = [Wanted("b", 1, route)]
-    return run(lambda: declare(settings, wanted, Declared())).objects
+    return run(lambda: declare(settings, plugin_of(settings), wanted, Declared())).objects
 
 
 @pytest.mark.parametrize("name", ["standalone", "plugin", "provider", "provider, adopted gateway"])
