@@ -141,7 +141,6 @@ class Update:
 
     async def _program(self) -> None:
         plugin = plugin_of(self._settings)
-        await plugin.urn.future()
         wanted = await asyncio.wait_for(asyncio.wrap_future(self._work), IDLE)
         self._received = True
         declare(self._settings, plugin, wanted, self.declared)
