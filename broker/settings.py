@@ -260,7 +260,7 @@ class Settings(BaseSettings):
 
     prepared: Annotated[int, Field(ge=0)] = 2
     """Updates that are begun ahead of time and wait, each for the next change of a shard that was updated in the last ten
-    minutes: such a change takes half as long. Each takes about PREPARED_MIB MiB; 0: none."""
+    minutes: such a change takes a third of the time. Each needs about 100 MiB of memory; 0: none."""
 
     network_profile: str = ""
     """URN of the network that both proxies serve, for example `urn:local.example:public`."""

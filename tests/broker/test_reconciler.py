@@ -271,6 +271,34 @@ def test_an_engine_ends_when_its_shard_may_be_another_replicas(store: Store) -> 
     store.close()
 
 
+def test_after_a_change_the_next_update_is_begun_and_ends_with_the_shard(store: Store) -> None:
+    cluster, locks = Cluster(), Doubtful()
+    reconciler = Reconciler(store, locks, cluster)
+    reconciler.start()
+    store.change(store.add(new("a")), lambda b: b.want(route(1, 1)))
+    reconciler.wake()
+    wait_until(lambda: cluster.prepared == {0}, "the next update is begun", 30)
+
+    locks.lost = True
+
+    wait_until(lambda: not cluster.prepared, "it has ended", 30)
+    reconciler.stop()
+    store.close()
+
+
+def test_after_a_failure_no_update_is_begun_ahead_of_time(store: Store) -> None:
+    cluster = Cluster(refused={"a": "no"})
+    reconciler = Reconciler(store, open_locks(store, "test"), cluster)
+    store.change(store.add(new("a")), lambda b: b.want(route(1, 1)))
+
+    reconciler._work(0)
+
+    assert len(cluster.updates) == 1
+    assert cluster.prepared == set()
+    reconciler.stop()
+    store.close()
+
+
 def test_no_update_begins_in_a_shard_that_was_lost_while_it_waited_its_turn(store: Store) -> None:
     cluster, locks = Cluster(), Doubtful(lost=True)
     reconciler = Reconciler(store, locks, cluster)

@@ -11,7 +11,7 @@ import pytest
 
 from lab.control_plane import ControlPlane
 from tests.broker.chain import wait_until
-from tests.engine.brokers import PER_EXPORT, PER_IMPORT, BrokerChain, Child
+from tests.engine.brokers import EGRESS, ISTIO, PER_EXPORT, PER_IMPORT, BrokerChain, Child
 from tests.engine.postgres import Postgres
 
 
@@ -67,8 +67,7 @@ def test_a_replica_that_dies_in_an_update_is_succeeded_at_once(
         owner, other = other, owner
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(owner.platform.bind, "taken-over")
-        wait_until(owner.engines, "an update is under way", 120)
-        time.sleep(0.7)
+        wait_until(lambda: _begun(brokers, "taken-over"), "an update is under way", 120)
         owner.kill()
         assert isinstance(call.exception(), httpx.HTTPError)
     began = time.monotonic()
@@ -92,7 +91,7 @@ def test_a_database_that_goes_away_and_comes_back(
     assert platform.bind("before").status_code == 201
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(platform.bind, "during")
-        wait_until(lambda: any(r.engines() for r in replicas), "an update is under way", 120)
+        wait_until(lambda: _begun(brokers, "during"), "an update is under way", 120)
         gone = time.monotonic()
         if hangs:
             postgres.hang()
@@ -118,6 +117,11 @@ def test_a_database_that_goes_away_and_comes_back(
         assert platform.unbind(name).status_code == 200
     assert platform.unbind("refused").status_code == 410
     assert brokers.counts("consumer") == {}
+
+
+def _begun(brokers: BrokerChain, name: str) -> bool:
+    """Whether one of a binding's first objects is in the consumer's cluster."""
+    return brokers.clusters["consumer"].api.get(ISTIO, "ServiceEntry", f"import-0-{name}", EGRESS) is not None
 
 
 def _owns(replica: Child, name: str) -> bool:
