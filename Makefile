@@ -72,7 +72,7 @@ test: $(STAMP) ## Run all tests that need no cluster
 check: $(STAMP) ## Lint, format, types, import contracts, dead code, schema freshness
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict $(PACKAGES)
+	$(BIN)/python -m tools.type_check --strict $(PACKAGES)
 	$(BIN)/lint-imports
 	$(BIN)/vulture $(PACKAGES) --min-confidence 60 --ignore-names '$(subst $(space),$(comma),$(REFLECTED))' \
 	  --ignore-decorators '@pytest.*,@app.*,@invariant*,@rule*'

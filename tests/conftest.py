@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -12,3 +14,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("meshbridge")
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made stays to the end: no collection of garbage goes through it again."""
+    gc.collect()
+    gc.freeze()

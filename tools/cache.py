@@ -34,7 +34,7 @@ def fill(name: str, make: Callable[[Path], None], progress: Progress) -> Path:
     if final.is_dir():
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(final.with_name(f".{name}.lock"), f"another process is making {name}", progress):
+    with locked(final.with_name(f".{name}.lock"), f"another process is making {name}", progress):
         if final.is_dir():
             return final
         staging = final.with_name(f".{name}.partial")
@@ -49,7 +49,7 @@ def fill(name: str, make: Callable[[Path], None], progress: Progress) -> Path:
 
 
 @contextmanager
-def _locked(path: Path, why_wait: str, progress: Progress) -> Iterator[None]:
+def locked(path: Path, why_wait: str, progress: Progress) -> Iterator[None]:
     """Hold an exclusive lock, which the kernel drops when this process ends in whatever way."""
     with path.open("w") as file:
         try:

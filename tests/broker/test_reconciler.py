@@ -65,6 +65,7 @@ class Crashes(RuleBasedStateMachine):
         self._folder = tempfile.TemporaryDirectory()
         shutil.copy(migrated(), Path(self._folder.name) / "broker.db")
         self.cluster = Cluster()
+        self.rows: list[Binding] = []
         self._open()
 
     def _open(self) -> None:
@@ -108,7 +109,7 @@ class Crashes(RuleBasedStateMachine):
         self._close()
         self._open()
 
-    @precondition(lambda self: self.store.of_shard(0))
+    @precondition(lambda self: self.rows)
     @rule()
     def settle(self) -> None:
         self.reconciler.update(0)
@@ -124,7 +125,8 @@ class Crashes(RuleBasedStateMachine):
 
     @invariant()
     def a_settled_binding_is_whole(self) -> None:
-        for row in self.store.of_shard(0):
+        self.rows = self.store.of_shard(0)
+        for row in self.rows:
             if row.wanted and row.settled and row.route is not None:
                 for index in range(len(row.route.endpoints)):
                     assert self.cluster.objects.get(slug(row.binding_id, index)) == row.route

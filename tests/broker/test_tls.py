@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from lab.ports import free_ports
 from tests.broker import service_broker
-from tests.broker.chain import PASSWORD, USER, common, wait_until, write_settings
+from tests.broker.chain import PASSWORD, PLAIN, USER, common, wait_until, write_settings
 from tests.broker.service_broker import ServiceBroker
 
 HEADERS = {"X-Broker-API-Version": "2.17"}
@@ -81,10 +81,8 @@ def proxies(tmp_path: Path) -> Iterator[tuple[str, str]]:
 
         def through() -> bool:
             try:
-                return (
-                    httpx.get(f"http://{plain}/info", auth=(USER, PASSWORD), trust_env=False).status_code
-                    == 200
-                )
+                url = f"http://{plain}/info"
+                return httpx.get(url, auth=(USER, PASSWORD), verify=PLAIN, trust_env=False).status_code == 200
             except httpx.HTTPError:
                 return False
 
