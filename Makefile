@@ -24,7 +24,7 @@ NEEDS_LAB := tests/lab/packets
 REFLECTED = model_config __init_subclass__ do_* log_message test_* null_value __path__ \
   pytest_* Test* teardown protocol_version request_queue_size daemon_threads new_resource RegisterResource* ReadResource Invoke SupportsFeature \
   total_tokens raw_headers settings_customise_sources revision down_revision upgrade downgrade impl cache_ok \
-  process_result_value originating_identity should_exit close_connection \
+  process_result_value originating_identity should_exit close_connection debug \
   $(shell sed -n 's/^class \([A-Za-z]*\)(KubernetesObject.*).*/\1/p' components/resources.py)
 comma := ,
 space := $(subst x, ,x)
