@@ -109,10 +109,13 @@ class Engine:
         if not self._settings.prepared:
             return
         with self._running(shard):
-            update = Update(self._settings, self._stack(shard))
+            stack = self._stack(shard)
         with self._mutex:
-            self._prepared[shard] = update
-            waiting = [number for number, waits in self._prepared.items() if not waits.ended]
+            waits = self._prepared.pop(shard, None)
+            if waits is None or waits.ended:
+                waits = Update(self._settings, stack)
+            self._prepared[shard] = waits
+            waiting = [number for number, update in self._prepared.items() if not update.ended]
         spare = set(waiting[: -self._settings.prepared])
         self.retain(lambda number: number not in spare)
 

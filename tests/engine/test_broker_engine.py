@@ -182,6 +182,20 @@ def test_an_update_that_was_begun_and_not_needed_changes_nothing(
     assert plane.api.get("v1", "Service", f"svc-0-{name}", APPLICATIONS) is None
 
 
+def test_what_was_begun_ahead_of_time_is_not_begun_twice(engine: Engine, plane: ControlPlane) -> None:
+    engine.apply(7, [], [])
+    engine.prepare(7)
+    begun = engine._prepared[7]
+    engine.prepare(7)
+
+    (done,) = engine.apply(7, [wanted("once")], [])
+
+    assert done.error is None
+    assert begun.ended
+    assert not begun.unused
+    assert plane.api.get("v1", "Service", "svc-0-once", APPLICATIONS) is not None
+
+
 def test_no_more_updates_wait_than_the_settings_say_and_none_after_the_end(engine: Engine) -> None:
     for shard in (4, 5, 6):
         engine.apply(shard, [], [])
