@@ -67,7 +67,7 @@ class Reconciler:
         self._pauses: dict[int, _Pause] = {}
         self._pool = ThreadPoolExecutor(PARALLEL, "update")
         self._aside = ThreadPoolExecutor(1, "chores")
-        self._chore: Future[None] | None = None
+        self._chore: Future[bool] | None = None
         self._thread = threading.Thread(target=self._loop, name="reconciler", daemon=True)
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
 
@@ -199,29 +199,18 @@ class Reconciler:
     def _watch(self) -> None:
         """No update waits that was begun ahead of time for a shard that another replica may own by now."""
         while not self._stopping.wait(WATCH):
-            try:
-                self._deployer.retain(self._locks.holds)
-            except Exception:  # whatever it is, the next look may work
-                log.exception("watch_failed_unexpectedly")
-                metrics.faults.inc()
+            self._tried("watch", lambda: self._deployer.retain(self._locks.holds))
 
     def _loop(self) -> None:
         while not self._stopping.is_set():
             self._wakened.wait(POLL)
             self._wakened.clear()
-            try:
-                self._look()
-            except UnavailableError as error:
-                log.warning("database_away", error=str(error))
-                self._stopping.wait(POLL)
-            except Exception:  # whatever it is, the next look may work
-                log.exception("look_failed_unexpectedly")
-                metrics.faults.inc()
+            if not self._tried("look", self._look):
                 self._stopping.wait(POLL)
 
     def _look(self) -> None:
         if self._chores is not None and (self._chore is None or self._chore.done()):
-            self._chore = self._aside.submit(self._do, self._chores)
+            self._chore = self._aside.submit(self._tried, "chores", self._chores)
         for shard in self._store.unsettled_shards():
             running = self._running.get(shard)
             if (running is not None and not running.done()) or self._stopping.is_set():
@@ -230,14 +219,18 @@ class Reconciler:
                 continue
             self._running[shard] = self._pool.submit(self._work, shard)
 
-    def _do(self, chores: Callable[[], None]) -> None:
+    def _tried(self, name: str, work: Callable[[], None]) -> bool:
+        """Does something that is done again and again; whether it went well."""
         try:
-            chores()
+            work()
         except UnavailableError as error:
             log.warning("database_away", error=str(error))
-        except Exception:  # they are done again at the next look
-            log.exception("chores_failed_unexpectedly")
+        except Exception:  # whatever it is, the next time may work
+            log.exception(f"{name}_failed_unexpectedly")
             metrics.faults.inc()
+        else:
+            return True
+        return False
 
     def _paused(self, shard: int) -> bool:
         """Whether everything that is left in the shard failed a moment ago."""

@@ -12,8 +12,9 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,24 +114,18 @@ class Update:
         """Declares the routes, and waits for the end: None where it succeeded, else why not. Raises EngineError where the
         stack stays locked."""
         with tracing.span("up", {"meshbridge.stack": self._stack.name, "meshbridge.refresh": self._refresh}):
-            self._tell(lambda: self._work.set_result(wanted))
+            with suppress(InvalidStateError):  # it gave up waiting
+                self._work.set_result(wanted)
             return self._outcome.result()
 
     def release(self) -> None:
         """Lets it end without having changed anything, unless it was told what for."""
-        self._tell(lambda: self._work.set_exception(ReleasedError()))
+        with suppress(InvalidStateError):  # it was told, or gave up waiting
+            self._work.set_exception(ReleasedError())
 
     def wait(self, seconds: float) -> bool:
         """Whether it ends within so many seconds."""
-        ended = threading.Event()
-        self._outcome.add_done_callback(lambda _: ended.set())
-        return ended.wait(seconds)
-
-    def _tell(self, how: Callable[[], None]) -> None:
-        try:
-            how()
-        except InvalidStateError:  # it was told otherwise, or gave up waiting
-            return
+        return bool(wait([self._outcome], seconds).done)
 
     def _run(self) -> None:
         log_debug_nowhere()

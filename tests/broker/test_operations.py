@@ -173,6 +173,7 @@ def test_wrong_settings_are_a_message_with_every_finding_and_no_traceback(
     assert done.returncode == 64
     for said in ("upstream", "role", "shards", "unknown"):
         assert said in done.stderr
+    assert "Traceback" not in done.stderr
     assert PASSWORD not in done.stderr
 
 

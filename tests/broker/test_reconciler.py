@@ -57,6 +57,11 @@ def new(name: str) -> Binding:
     )
 
 
+def want_one(store: Store) -> None:
+    """The binding `a`, whose route is wanted and was not made yet."""
+    store.change(store.add(new("a")), lambda b: b.want(route(1, 1)))
+
+
 class Crashes(RuleBasedStateMachine):
     """Binds, changes and unbinds of three bindings in one shard, with updates that may die after any object."""
 
@@ -258,7 +263,7 @@ class Doubtful:
 def test_an_engine_ends_when_its_shard_may_be_another_replicas(store: Store) -> None:
     cluster, locks = Cluster(gate=threading.Event()), Doubtful()
     reconciler = Reconciler(store, locks, cluster)
-    store.change(store.add(new("a")), lambda b: b.want(route(1, 1)))
+    want_one(store)
     thread = threading.Thread(target=lambda: reconciler.update(0))
     thread.start()
     wait_until(lambda: cluster.running, "the update runs")
@@ -277,7 +282,7 @@ def test_after_a_change_the_next_update_is_begun_and_ends_with_the_shard(store: 
     cluster, locks = Cluster(), Doubtful()
     reconciler = Reconciler(store, locks, cluster)
     reconciler.start()
-    store.change(store.add(new("a")), lambda b: b.want(route(1, 1)))
+    want_one(store)
     reconciler.wake()
     wait_until(lambda: cluster.prepared == {0}, "the next update is begun", 30)
 
@@ -291,7 +296,7 @@ def test_after_a_change_the_next_update_is_begun_and_ends_with_the_shard(store: 
 def test_after_a_failure_no_update_is_begun_ahead_of_time(store: Store) -> None:
     cluster = Cluster(refused={"a": "no"})
     reconciler = Reconciler(store, open_locks(store, "test"), cluster)
-    store.change(store.add(new("a")), lambda b: b.want(route(1, 1)))
+    want_one(store)
 
     reconciler._work(0)
 
@@ -304,7 +309,7 @@ def test_after_a_failure_no_update_is_begun_ahead_of_time(store: Store) -> None:
 def test_no_update_begins_in_a_shard_that_was_lost_while_it_waited_its_turn(store: Store) -> None:
     cluster, locks = Cluster(), Doubtful(lost=True)
     reconciler = Reconciler(store, locks, cluster)
-    store.change(store.add(new("a")), lambda b: b.want(route(1, 1)))
+    want_one(store)
 
     reconciler._work(0)
 
@@ -326,7 +331,7 @@ class Failing(Cluster):
 def test_what_is_away_does_not_count_against_a_binding(store: Store) -> None:
     cluster = Failing()
     reconciler = Reconciler(store, open_locks(store, "test"), cluster)
-    store.change(store.add(new("a")), lambda b: b.want(route(1, 1)))
+    want_one(store)
     for _ in range(ATTEMPTS + 2):
         reconciler._work(0)
 
@@ -341,7 +346,7 @@ def test_what_is_away_does_not_count_against_a_binding(store: Store) -> None:
 def test_a_refused_route_is_given_up(store: Store) -> None:
     cluster = Cluster(refused={"a": "no"})
     reconciler = Reconciler(store, open_locks(store, "test"), cluster)
-    store.change(store.add(new("a")), lambda b: b.want(route(1, 1)))
+    want_one(store)
     for _ in range(ATTEMPTS + 1):
         reconciler.update(0)
 

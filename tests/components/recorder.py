@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
@@ -191,6 +192,11 @@ class Run:
         return found
 
 
+def unlocated() -> AbstractContextManager[object]:
+    """Registrations within do not say where in the source their resource stands, which takes up to a third of their time."""
+    return patch("pulumi.runtime.resource._get_stack_trace", source_pb2.StackTrace)
+
+
 def run(
     program: Callable[[], Any], *, plugin: Plugin | None = None, preview: bool = False, stack: str = STACK
 ) -> Run:
@@ -209,8 +215,7 @@ def run(
 
             return finish()
 
-        # Where in the source each resource stands costs a third of the time, and is not recorded.
-        with patch("pulumi.runtime.resource._get_stack_trace", source_pb2.StackTrace):
+        with unlocated():
             pulumi.runtime.test(whole)()  # type: ignore[no-untyped-call]
         return Run(dict(monitor.registrations), dict(monitor.outputs), results[0], tuple(monitor.invocations))
 

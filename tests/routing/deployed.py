@@ -16,15 +16,14 @@ import contextvars
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from unittest.mock import patch
 
 import pulumi
 from pulumi.runtime import MockCallArgs, MockResourceArgs, Mocks
-from pulumi.runtime.proto import source_pb2
 
 import config
 from components import declare_stack
 from config import Stack
+from tests.components.recorder import unlocated
 
 Object = dict[str, Any]
 
@@ -73,8 +72,7 @@ def registered(stack: Stack, references: Mapping[str, object]) -> list[Object]:
             loop.set_default_executor(executor)
             try:
                 pulumi.runtime.set_mocks(recorder)
-                # Where in the source each resource stands costs a sixth of the time, and is not looked at.
-                with patch("pulumi.runtime.resource._get_stack_trace", source_pb2.StackTrace):
+                with unlocated():
                     pulumi.runtime.test(lambda: declare_stack(stack))()  # type: ignore[no-untyped-call]
             finally:
                 asyncio.set_event_loop(None)
