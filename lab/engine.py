@@ -88,7 +88,7 @@ class Stack:
 
     @property
     def exists(self) -> bool:
-        """Whether it was ever configured."""
+        """Whether it was ever configured; it is made then."""
         return self._file.exists()
 
     @property
@@ -98,8 +98,10 @@ class Stack:
         return {key.removeprefix("meshbridge:"): value for key, value in keys.items()}
 
     def configure(self, configuration: Configuration) -> None:
-        """Replace its configuration."""
-        before = yaml.safe_load(self._file.read_text()) if self.exists else {}
+        """Replace its configuration. Raises LabError where it cannot be made."""
+        if not self.exists:
+            self._project.pulumi("stack", "init", "--no-select", self.reference)
+        before = yaml.safe_load(self._file.read_text())
         keys = {f"meshbridge:{key}": value for key, value in configuration.items()}
         self._file.write_text(yaml.safe_dump({**before, "config": keys}, sort_keys=False))
 
@@ -111,7 +113,6 @@ class Stack:
         """
         if configuration is not None:
             self.configure(configuration)
-        self._project.pulumi("stack", "select", "--create", self.reference)
         self._run("up", "--yes", "--skip-preview", "--suppress-outputs")
         return self.outputs()
 

@@ -10,22 +10,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from broker.command import quiet_home
 from lab.control_plane import ControlPlane
 from tests.engine.postgres import Postgres
+from tests.quiet import quiet_engine  # noqa: F401 - a fixture
 
 RESTRICTED = "restricted"
 """A user whom the API server knows and who may do only what a test's RBAC objects allow."""
 
 NewNamespace = Callable[[], str]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quiet_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nobody reads the engine's debug logs here, which cost a third of its time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PULUMI_HOME", str(quiet_home(tmp_path_factory.mktemp("engine"))))
-        yield
 
 
 @pytest.fixture(scope="session")

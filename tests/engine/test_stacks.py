@@ -491,11 +491,12 @@ def test_a_second_stack_cannot_take_a_gateway_over(
 
 
 def test_three_hundred_endpoints_in_one_stack(
-    deploy: Deploy, api_server: ControlPlane, fresh: NewNamespace
+    tmp_path: Path, engine: dict[str, str], api_server: ControlPlane, fresh: NewNamespace
 ) -> None:
     namespace = fresh()
     many = [stacks.imported(index) for index in range(300)]
-    stack = deploy("consumer", stacks.consumer(api_server.kubeconfig, namespace, many), at_the_end=True)
+    project = Project(tmp_path / "project", engine, at_the_end=True)
+    stack = project.stack("consumer", stacks.consumer(api_server.kubeconfig, namespace, many))
     stack.up().expect_success()
     routes = api_server.api.items(ISTIO, "VirtualService", namespace)
     assert len(routes) == 300
@@ -512,3 +513,4 @@ def test_three_hundred_endpoints_in_one_stack(
     assert {key for key in before if after[key] != before[key]} == {
         ("DestinationRule", f"{namespace}-egress", "import-db150-main")
     }
+    api_server.api.delete("v1", "Namespace", f"{namespace}-egress")

@@ -18,6 +18,7 @@ from lab.lab import DATABASES, TRUST_DOMAINS, Lab
 from lab.network import InternetHost
 from tests.lab.packets import stacks
 from tests.lab.packets.rejections import Rejections
+from tests.quiet import quiet_engine  # noqa: F401 - a fixture
 
 DESK = ("desk", "desk-app")
 """The application of the second consumer."""
