@@ -17,7 +17,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -33,7 +33,7 @@ from broker.command import Command, environment, quiet_home, reason, redacted
 from broker.program import Declared, Wanted, declare, plugin_of, undeclarable
 from broker.settings import Settings
 from broker.store.store import Result
-from broker.update import EngineError, Seen, Stack, Update, name_of
+from broker.update import EngineError, Seen, Stack, Update, name_of, owner_of
 
 PROJECT = "meshbridge"
 ORGANIZATION = "organization"
@@ -93,6 +93,8 @@ class Engine:
         self._command = Command(binary, self._directory)
         self._stacks: dict[int, Stack] = {}
         self._prepared: dict[int, Update] = {}
+        self._standing: dict[int, dict[str, frozenset[str]]] = {}
+        """By shard, what the last update left there as this process declares it: URNs by slug."""
         self._mutex = threading.Lock()
 
     def close(self) -> None:
@@ -113,19 +115,24 @@ class Engine:
         with self._mutex:
             waits = self._prepared.pop(shard, None)
             if waits is None or waits.ended:
-                waits = Update(self._settings, stack)
+                waits = Update(self._settings, stack, self._standing.get(shard))
             self._prepared[shard] = waits
             waiting = [number for number, update in self._prepared.items() if not update.ended]
-        spare = set(waiting[: -self._settings.prepared])
-        self.retain(lambda number: number not in spare)
+        self._release(waiting[: -self._settings.prepared])
 
     def retain(self, kept: Callable[[int], bool]) -> None:
-        """See Deployer. One that does not end within RELEASE is killed."""
+        """See Deployer. What is known of the shards is forgotten with it."""
         with self._mutex:
-            numbers = list(self._prepared)
-        leaving = {
-            number: update for number in numbers if not kept(number) and (update := self._taken(number))
-        }
+            known = {*self._prepared, *self._standing}
+        leaving = [shard for shard in known if not kept(shard)]
+        with self._mutex:
+            for shard in leaving:
+                self._standing.pop(shard, None)
+        self._release(leaving)
+
+    def _release(self, shards: Iterable[int]) -> None:
+        """Ends what was begun ahead of time for these. One that does not end within RELEASE is killed."""
+        leaving = {shard: update for shard in shards if (update := self._taken(shard))}
         for update in leaving.values():
             update.release()
         deadline = time.monotonic() + RELEASE
@@ -146,9 +153,14 @@ class Engine:
     ) -> list[Result]:
         refused = _refused(self._settings, wanted)
         wanted = [item for item in wanted if item.binding_id not in refused]
-        update, failure = self._finished(shard, wanted, refresh=refresh)
+        with self._mutex:
+            standing = self._standing.pop(shard, {})
+        update, failure = self._finished(shard, wanted, {} if refresh else standing, refresh=refresh)
+        declared = _changed(wanted, update.kept)
         if failure is None:
-            certain = [_done(item, update.declared) for item in wanted]
+            with self._mutex:
+                self._standing[shard] = {**update.kept, **_present(declared, update)}
+            certain = [_done(item, update.declared) for item in declared]
             return [*refused.values(), *certain, *(_gone(item) for item in gone)]
         failure = redacted(failure, self._settings.state)
         if not update.seen.ended:
@@ -157,20 +169,26 @@ class Engine:
         present = _resources(self._stack(shard))
         return [
             *refused.values(),
-            *(_judged(item, update, present, failure) for item in wanted),
+            *(_judged(item, update, present, failure) for item in declared),
             *(_judged_gone(item, update.seen, present, failure) for item in gone),
         ]
 
-    def _finished(self, shard: int, wanted: Sequence[Wanted], *, refresh: bool) -> tuple[Update, str | None]:
-        """The update that was begun ahead of time, else a new one, and why it failed."""
-        if refresh:
-            self.retain(lambda number: number != shard)
-        elif prepared := self._taken(shard):
-            failure = prepared.finish(wanted)
-            if not prepared.unused:
-                return prepared, failure
-        update = Update(self._settings, self._stack(shard), refresh=refresh)
-        return update, update.finish(wanted)
+    def _finished(
+        self, shard: int, wanted: Sequence[Wanted], standing: Mapping[str, frozenset[str]], *, refresh: bool
+    ) -> tuple[Update, str | None]:
+        """The update that was begun ahead of time, else a new one, and why it failed. Settled bindings that stand are not
+        declared again: they would take as long as new ones."""
+        kept = _kept(wanted, standing)
+        prepared = self._taken(shard)
+        if prepared is not None:
+            if not refresh and prepared.kept.items() <= kept.items():
+                failure = prepared.finish(_changed(wanted, prepared.kept))
+                if not prepared.unused:
+                    return prepared, failure
+            prepared.release()
+            prepared.wait(RELEASE)
+        update = Update(self._settings, self._stack(shard), kept, refresh=refresh)
+        return update, update.finish(_changed(wanted, kept))
 
     def _taken(self, shard: int) -> Update | None:
         with self._mutex:
@@ -248,12 +266,11 @@ class _Planned:
         operation = str(getattr(step.op, "value", step.op))
         if operation not in _CHANGES_NOTHING and state is not None:
             with self._lock:
-                owner = _owner(step.urn, state.parent)
+                owner = owner_of(step.urn, state.parent)
                 if owner is not None:
                     self.changes.setdefault(owner, set()).add(f"{operation} {name_of(step.urn)}")
 
 
-_OURS = "::meshbridge:index:"
 _CHANGES_NOTHING = {"same", "refresh", "read"}
 
 
@@ -272,6 +289,27 @@ def _refused(settings: Settings, wanted: Sequence[Wanted]) -> dict[str, Result]:
             )
         refused[item.binding_id] = Result(item.binding_id, item.generation, reason, certain=True)
     return refused
+
+
+def _kept(wanted: Sequence[Wanted], standing: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    """What need not be declared again, by slug: that of settled bindings which stand whole."""
+    whole = [item for item in wanted if item.settled and standing.keys() >= set(item.slugs)]
+    return {slug: standing[slug] for item in whole for slug in item.slugs}
+
+
+def _changed(wanted: Sequence[Wanted], kept: Mapping[str, frozenset[str]]) -> list[Wanted]:
+    """The bindings to declare."""
+    return [item for item in wanted if not item.settled or not kept.keys() >= set(item.slugs)]
+
+
+def _present(wanted: Sequence[Wanted], update: Update) -> dict[str, frozenset[str]]:
+    """What an update that succeeded left there of bindings that it declared: URNs by slug, where it told of all."""
+    found = {slug: update.seen.present.get(slug, set()) for item in wanted for slug in item.slugs}
+    return {
+        slug: frozenset(urns)
+        for slug, urns in found.items()
+        if {name_of(urn) for urn in urns} == {slug, *update.declared.resources[slug]}
+    }
 
 
 def _gone(item: Gone) -> Result:
@@ -319,14 +357,7 @@ def _resources(stack: Stack) -> dict[str, set[str]]:
     deployment = stack.export_stack().deployment or {}
     found: dict[str, set[str]] = {}
     for resource in deployment.get("resources", ()):
-        owner = _owner(resource["urn"], resource.get("parent", ""))
+        owner = owner_of(resource["urn"], resource.get("parent", ""))
         if owner is not None:
             found.setdefault(owner, set()).add(name_of(resource["urn"]))
     return found
-
-
-def _owner(urn: str, parent: str) -> str | None:
-    """The slug of the component that a resource belongs to, or is; None for none of ours."""
-    if _OURS in parent:
-        return name_of(parent)
-    return name_of(urn) if _OURS in urn else None

@@ -32,13 +32,15 @@ Section = TypeVar("Section", ConsumerSettings, ProviderSettings)
 @dataclass(frozen=True)
 class Wanted:
     """A binding whose route shall be there. generation: of the route, as the store counts; virtual_ips: those that it
-    got before, which credentials name that were handed out; applied: whether it has had a route."""
+    got before, which credentials name that were handed out; applied: whether it has had a route; settled: whether it has
+    just this one."""
 
     binding_id: str
     generation: int
     route: ConsumerRoute | ProviderRoute
     virtual_ips: tuple[str, ...] = ()
     applied: bool = False
+    settled: bool = False
 
     @property
     def slugs(self) -> list[str]:

@@ -304,6 +304,7 @@ def wanted_of(binding: Binding) -> Wanted:
         route,
         virtual_ips=tuple(binding.virtual_ips or ()),
         applied=binding.applied > 0,
+        settled=binding.settled,
     )
 
 

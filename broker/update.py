@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -42,6 +42,7 @@ LOCK_POLL = 0.2
 IDLE = 600.0
 """Seconds for which an update that was begun ahead of time waits to be needed."""
 
+_OURS = "::meshbridge:index:"
 _LOCKED_BY = re.compile(r"created by \S+@(?P<host>\S+) \(pid (?P<pid>[0-9]+)\)[^\n]*")
 
 log = structlog.get_logger(__name__)
@@ -70,10 +71,11 @@ class Stack(auto.Stack):
 
 @dataclass
 class Seen:
-    """What the event stream said. failures: messages by the resource's name; ended: whether the engine came to the end
-    of the update."""
+    """What the event stream said. failures: messages by the resource's name; present: the URNs of what stays, by the slug of
+    its component; ended: whether the engine came to the end of the update."""
 
     failures: dict[str, list[str]] = field(default_factory=dict)
+    present: dict[str, set[str]] = field(default_factory=dict)
     ended: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -82,18 +84,34 @@ class Seen:
         with self._lock:
             if event.summary_event is not None:
                 self.ended = True
+            elif event.resource_pre_event is not None:
+                self._note(event.resource_pre_event.metadata)
             elif event.res_op_failed_event is not None:
                 self.failures.setdefault(name_of(event.res_op_failed_event.metadata.urn), [])
             elif event.diagnostic_event is not None and event.diagnostic_event.severity == "error":
                 urn = event.diagnostic_event.urn or ""
                 self.failures.setdefault(name_of(urn), []).append(plain(event.diagnostic_event.message))
 
+    def _note(self, step: events.StepEventMetadata) -> None:
+        owner = owner_of(step.urn, step.new.parent) if step.new is not None else None
+        if owner is not None:
+            self.present.setdefault(owner, set()).add(step.urn)
+
 
 class Update:
     """An update that has begun. `declared` and `seen` are whole when it has ended."""
 
-    def __init__(self, settings: Settings, stack: Stack, *, refresh: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stack: Stack,
+        kept: Mapping[str, frozenset[str]] | None = None,
+        *,
+        refresh: bool = False,
+    ) -> None:
+        """kept: URNs by slug of what stays as it is though it is not declared."""
         self.declared, self.seen = Declared(), Seen()
+        self.kept = kept or {}
         self._settings, self._stack, self._refresh = settings, stack, refresh
         self._work: Future[Sequence[Wanted]] = Future()
         self._outcome: Future[str | None] = Future()
@@ -152,6 +170,7 @@ class Update:
                 self._stack.up(
                     program=self._program,
                     on_event=self.seen.take,
+                    exclude=[urn for urns in self.kept.values() for urn in sorted(urns)],
                     continue_on_error=True,
                     suppress_outputs=True,
                     suppress_progress=True,
@@ -197,6 +216,13 @@ def _nowhere(
 def name_of(urn: str) -> str:
     """A URN's resource name."""
     return urn.rpartition("::")[2]
+
+
+def owner_of(urn: str, parent: str) -> str | None:
+    """The slug of the component that a resource belongs to, or is; None for none of ours. parent: a URN, or empty."""
+    if _OURS in parent:
+        return name_of(parent)
+    return name_of(urn) if _OURS in urn else None
 
 
 def _is_dead(owner: re.Match[str], seconds: float) -> bool:

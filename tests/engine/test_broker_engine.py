@@ -24,7 +24,7 @@ from broker.update import EngineError
 from lab.control_plane import ControlPlane
 from lab.errors import ApiError
 from tests.broker.chain import consumer_settings, load, wait_until
-from tests.engine.brokers import APPLICATIONS, EGRESS, ISTIO
+from tests.engine.brokers import APPLICATIONS, EGRESS, ISTIO, KINDS
 
 KEPT = "kept"
 """Bindings whose egress server nobody may delete."""
@@ -142,14 +142,58 @@ def test_an_update_that_was_begun_ahead_of_time_brings_what_is_wanted_by_then(
     engine.prepare(2)
     begun = engine._prepared[2]
 
-    results = by_name(engine.apply(2, [wanted("later")], [Gone("before", 2)]))
+    results = by_name(engine.apply(2, [wanted("before", settled=True), wanted("later")], []))
 
     assert begun.declared.resources.keys() == {"0-later"}
-    assert {name: r.error for name, r in results.items()} == {"later": None, "before": None}
+    assert {name: r.error for name, r in results.items()} == {"later": None}
     service = plane.api.get("v1", "Service", "svc-0-later", APPLICATIONS)
     assert service is not None
     assert results["later"].virtual_ips == [service["spec"]["clusterIP"]]
-    assert plane.api.get("v1", "Service", "svc-0-before", APPLICATIONS) is None
+    assert plane.api.get("v1", "Service", "svc-0-before", APPLICATIONS) is not None
+
+
+@pytest.mark.parametrize("prepared", [False, True], ids=["begun-when-needed", "begun-ahead-of-time"])
+def test_a_change_of_one_binding_declares_no_other_and_leaves_them_all_there(
+    engine: Engine, plane: ControlPlane, *, prepared: bool
+) -> None:
+    shard = 8 + prepared
+    stay, go, come = (f"{name}-{shard}" for name in ("stay", "go", "come"))
+
+    def changed(names: list[str], new: list[str], gone: list[str]) -> dict[str, Result]:
+        if prepared:
+            engine.prepare(shard)
+        settled = [wanted(name, settled=True) for name in names]
+        return by_name(engine.apply(shard, [*settled, *map(wanted, new)], [Gone(name, 2) for name in gone]))
+
+    def there() -> dict[str, str]:
+        """The versions of all these bindings' objects."""
+        found = {}
+        for kind, version in KINDS.items():
+            for metadata in (item["metadata"] for item in plane.api.items(version, kind)):
+                if metadata["name"].endswith(f"-{shard}"):
+                    found[f"{kind}/{metadata['name']}"] = metadata["resourceVersion"]
+        return found
+
+    engine.apply(shard, [wanted(stay), wanted(go)], [])
+    before = there()
+
+    results = changed([stay, go], [come], [])
+    assert {name: r.error for name, r in results.items()} == {come: None}
+    service = plane.api.get("v1", "Service", f"svc-0-{come}", APPLICATIONS)
+    assert service is not None
+    assert results[come].virtual_ips == [service["spec"]["clusterIP"]]
+    assert {key: version for key, version in there().items() if f"-{come}" not in key} == before
+
+    results = changed([stay, come], [], [go])
+    assert {name: r.error for name, r in results.items()} == {go: None}
+    assert {key: version for key, version in there().items() if f"-{come}" not in key} == {
+        key: version for key, version in before.items() if f"-{go}" not in key
+    }
+    assert engine.drift(shard, [wanted(stay), wanted(come)]) == {}
+
+    assert changed([], [], [stay, come]).keys() == {stay, come}
+    assert there() == {}
+    assert engine.resources(shard) == set()
 
 
 @pytest.mark.filterwarnings("ignore:coroutine .*rpc_wrapper:RuntimeWarning")
