@@ -46,6 +46,8 @@ CALLERS = 64
 GOAL_SECONDS, GOAL_SHARE, GOAL_THROUGHPUT = 1.5, 0.5, 1.0
 TOGETHER = 5
 """Bindings that gather before all are removed."""
+PAUSE = 5.0
+"""Seconds between single binds, as between the rounds."""
 SIDES = ("provider", "consumer")
 """In the order in which a bind reaches them."""
 OBJECTS = 14
@@ -75,9 +77,10 @@ def measure(rounds: int, callers: int = CALLERS, turns: int = 3) -> list[Section
         shares = single.shares()
         unchanged = [_unchanged(read[side], side, Path(name), max(5, rounds // 5)) for side in SIDES]
         many = [_together(chain, turn, callers) for turn in range(turns)]
+        crowded = _crowded(chain, callers, max(10, rounds // 5))
         creates = _created(plane, read, callers * turns)
     return [
-        _latency(single, shares, [sum(both) for both in zip(*unchanged, strict=True)]),
+        _latency(single, shares, [sum(both) for both in zip(*unchanged, strict=True)], crowded, callers),
         _throughput(many, creates, callers),
     ]
 
@@ -85,7 +88,7 @@ def measure(rounds: int, callers: int = CALLERS, turns: int = 3) -> list[Section
 @contextmanager
 def _chain(folder: Path, plane: ControlPlane) -> Iterator[BrokerChain]:
     """Both sides in one cluster, with one stack each, as the stock way has."""
-    chain = BrokerChain(folder / "chain", plane, plane, shards=1)
+    chain = BrokerChain(folder / "chain", plane, plane, shards=1, shardSize=1000)
     try:
         chain.start()
         chain.platform.provision().raise_for_status()
@@ -138,9 +141,7 @@ class _Single:
         return {**self._updates, "rest": rest}
 
     def _remove(self) -> None:
-        with ThreadPoolExecutor(TOGETHER) as pool:
-            for answer in pool.map(lambda number: self._chain.platform.unbind(f"bind-{number}"), self._there):
-                answer.raise_for_status()
+        _unbound(self._chain, [f"bind-{number}" for number in self._there])
         for number in self._there:
             for path in reversed(_Objects(self._client, self._read, f"direct-{number}").paths):
                 self._client.delete(path)
@@ -205,15 +206,39 @@ def _bound(chain: BrokerChain, name: str) -> None:
 
 
 def _together(chain: BrokerChain, turn: int, callers: int) -> tuple[float, Seconds]:
-    """All callers bind at once: seconds until the last is answered, and of each call. Unbound again, untimed."""
-    names = [f"many-{turn}-{number}" for number in range(callers)]
-    with ThreadPoolExecutor(callers) as pool:
+    """All callers bind at once: seconds until the last is answered, and of each call."""
+    with _bound_at_once(chain, [f"many-{turn}-{number}" for number in range(callers)]) as taken:
+        return taken
+
+
+def _crowded(chain: BrokerChain, others: int, times: int) -> Seconds:
+    """Seconds of single binds, each after a pause, while so many other bindings are there."""
+    names = [f"crowded-{number}" for number in range(times)]
+    taken = []
+    with _bound_at_once(chain, [f"other-{number}" for number in range(others)]):
+        for name in names:
+            time.sleep(PAUSE)
+            taken.append(_timed(lambda name=name: _bound(chain, name)))  # type: ignore[misc]
+        _unbound(chain, names)
+    return taken
+
+
+@contextmanager
+def _bound_at_once(chain: BrokerChain, names: Sequence[str]) -> Iterator[tuple[float, Seconds]]:
+    """Bindings that are made at once, and removed at once afterwards: see `_together`."""
+    with ThreadPoolExecutor(len(names)) as pool:
         taken: Seconds = []
         whole = _timed(
             lambda: taken.extend(pool.map(lambda name: _timed(lambda: _bound(chain, name)), names))
         )
-        list(pool.map(lambda name: chain.platform.unbind(name).raise_for_status(), names))
-    return whole, taken
+    yield whole, taken
+    _unbound(chain, names)
+
+
+def _unbound(chain: BrokerChain, names: Sequence[str]) -> None:
+    with ThreadPoolExecutor(len(names)) as pool:
+        for answer in pool.map(chain.platform.unbind, names):
+            answer.raise_for_status()
 
 
 def _route(side: str, name: str) -> ConsumerRoute | ProviderRoute:
@@ -302,7 +327,9 @@ def _created(plane: ControlPlane, read: Mapping[str, Settings], count: int) -> S
     return [_made(_Objects(client, read, f"sequential-{number}"), client.create) for number in range(count)]
 
 
-def _latency(single: _Single, shares: Mapping[str, Seconds], unchanged: Seconds) -> Section:
+def _latency(
+    single: _Single, shares: Mapping[str, Seconds], unchanged: Seconds, crowded: Seconds, others: int
+) -> Section:
     binds, stock, direct = single.binds, single.stock, single.direct
     plugin = "official" if tools.kubernetes_plugin().official else "stand-in"
     rows = [
@@ -310,6 +337,7 @@ def _latency(single: _Single, shares: Mapping[str, Seconds], unchanged: Seconds)
         _row("of it: the provider's update", shares["provider"]),
         _row("of it: the consumer's update", shares["consumer"]),
         _row("of it: the rest (four processes, HTTP, databases, waking)", shares["rest"]),
+        _row(f"bind, whole chain, beside {others} bindings", crowded),
         _row("for comparison: updates that change nothing, both sides", unchanged),
         _row("stock Automation API, both sides", stock),
         _row("direct server-side apply, both sides", direct),
@@ -325,8 +353,8 @@ def _latency(single: _Single, shares: Mapping[str, Seconds], unchanged: Seconds)
     ]
     text = (
         f"Seconds, {len(binds)} rounds; in each, one binding of {OBJECTS} objects is made each way, on one API server of "
-        f"the lab. At most {TOGETHER} bindings are there at a time, in one stack a side; {plugin} Kubernetes "
-        "plugin. The brokers begin each next update ahead of time (`prepared`); a bind after a long pause costs, instead of "
+        f"the lab. At most {TOGETHER} bindings are there at a time, but for one row, in one stack a side; {plugin} "
+        "Kubernetes plugin. The brokers begin each next update ahead of time (`prepared`); a bind after a long pause costs, instead of "
         "both sides' updates, the comparison's and the objects."
     )
     return Section("One bind", text, ["what", "p50", "p95", "p99"], rows, "\n".join(said))

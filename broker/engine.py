@@ -3,6 +3,7 @@
 An update is two processes at most: `stack init` once, then `up`. What the Automation API would ask the CLI for afterwards
 (outputs, history) comes from the program itself and the event stream. The state is saved once, at the end
 (`PULUMI_SKIP_CHECKPOINTS`); what a killed engine made is known to the store as uncertain, and taken up by the next run.
+Settled bindings that this process has declared are excluded from an update, which hence takes as long as its changes.
 
 The engine's own lock of a stack is broken where its owner is known to be dead: a process of this machine that is no more, or
 one of another machine, once this replica has owned the shard for longer than a replica that lost it lets its engine live

@@ -255,8 +255,8 @@ class Settings(BaseSettings):
     """Stacks over which new bindings are spread. A binding stays in its stack when the number changes."""
 
     shard_size: Positive = 50
-    """Bindings that a stack gets. Each update declares all of its stack's, so it takes longer with each; when all stacks are
-    full, new ones are made."""
+    """Bindings that a stack gets. The first update of a stack after a start, and each after a failure, declares all of them, so
+    it takes longer with each; when all stacks are full, new ones are made."""
 
     prepared: Annotated[int, Field(ge=0)] = 2
     """Updates that are begun ahead of time and wait, each for the next change of a shard that was updated in the last ten
