@@ -9,10 +9,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from broker import engine
+from broker import engine, update
 from broker.engine import Engine, Gone
 from broker.network import Endpoint
 from broker.program import Wanted, endpoints
@@ -159,3 +160,32 @@ def test_a_binding_that_cannot_be_declared_fails_alone(tmp_path: Path) -> None:
     assert "no section `provider`" in str(refused["new"].error)
     with pytest.raises(EngineError, match="binding old has a route that can no longer be declared"):
         engine._refused(read, [new, Wanted("old", 1, ROUTE, applied=True)])
+
+
+def test_only_settled_bindings_that_stand_whole_are_kept() -> None:
+    two = ProviderRoute(
+        consumer_id=ROUTE.consumer_id, endpoints=(*ROUTE.endpoints, Endpoint(host="10.0.0.2", port=5432))
+    )
+    standing = {slug: frozenset({f"urn::{slug}"}) for slug in ("0-a", "0-b", "0-c", "0-gone")}
+    wanted = [Wanted("a", 1, ROUTE, settled=True), Wanted("b", 2, ROUTE), Wanted("c", 1, two, settled=True)]
+
+    kept = engine._kept(wanted, standing)
+
+    assert kept.keys() == {"0-a"}
+    assert [item.binding_id for item in engine._changed(wanted, kept)] == ["b", "c"]
+    assert [item.binding_id for item in engine._changed(wanted, {})] == ["a", "b", "c"]
+
+
+def test_what_the_engine_did_not_tell_of_does_not_stand(
+    read: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(update.Update, "_run", lambda _: None)
+    done = update.Update(read, SimpleNamespace(name="none"))  # type: ignore[arg-type]
+    for slug in ("0-told", "0-half"):
+        done.declared.resources[slug] = {slug, f"{slug}-route"}
+        done.seen.present[slug] = {f"urn:x::{slug}"}
+    done.seen.present["0-told"].add("urn:y::0-told-route")
+
+    present = engine._present([Wanted("told", 1, ROUTE), Wanted("half", 1, ROUTE)], done)
+
+    assert present == {"0-told": frozenset({"urn:x::0-told", "urn:y::0-told-route"})}
