@@ -45,6 +45,8 @@ ENGINE_BEGINS = 20.0
 """Seconds within which an engine that is to be killed must have begun."""
 GIVE_UP = 0.3
 """Share of interrupted binds that the platform undoes instead of repeating them."""
+SHARDS = 2
+"""Stacks a side: bindings have neighbours, which an update leaves alone."""
 PATIENCE = 300.0
 """Seconds within which everything must be well again."""
 
@@ -198,7 +200,7 @@ def _chain(folder: Path) -> Iterator[BrokerChain]:
         ControlPlane("soak-south", folder / "south") as consumer,
         ControlPlane("soak-north", folder / "north") as provider,
     ):
-        chain = BrokerChain(folder / "chain", consumer, provider)
+        chain = BrokerChain(folder / "chain", consumer, provider, shards=SHARDS)
         try:
             chain.start()
             chain.platform.provision().raise_for_status()
