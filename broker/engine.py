@@ -38,6 +38,9 @@ from broker.update import EngineError, Seen, Stack, Update, name_of, owner_of
 
 PROJECT = "meshbridge"
 ORGANIZATION = "organization"
+COMMAND_LINE, EXCLUDE = 1_000_000, len("--exclude") + 2
+"""Bytes that the URNs of what is kept may take of the CLI's command line, of which Linux allows 2 MiB, the environment included;
+and those that each URN takes besides its own."""
 RELEASE = 1.0
 """Seconds that an update which was begun ahead of time gets to end by itself."""
 
@@ -293,9 +296,17 @@ def _refused(settings: Settings, wanted: Sequence[Wanted]) -> dict[str, Result]:
 
 
 def _kept(wanted: Sequence[Wanted], standing: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
-    """What need not be declared again, by slug: that of settled bindings which stand whole."""
-    whole = [item for item in wanted if item.settled and standing.keys() >= set(item.slugs)]
-    return {slug: standing[slug] for item in whole for slug in item.slugs}
+    """What need not be declared again, by slug: that of settled bindings which stand whole, as far as COMMAND_LINE goes."""
+    kept: dict[str, frozenset[str]] = {}
+    room = COMMAND_LINE
+    for item in wanted:
+        if item.settled and standing.keys() >= set(item.slugs):
+            found = {slug: standing[slug] for slug in item.slugs}
+            room -= sum(len(urn) + EXCLUDE for urns in found.values() for urn in urns)
+            if room < 0:
+                break
+            kept |= found
+    return kept
 
 
 def _changed(wanted: Sequence[Wanted], kept: Mapping[str, frozenset[str]]) -> list[Wanted]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -174,6 +175,20 @@ def test_only_settled_bindings_that_stand_whole_are_kept() -> None:
     assert kept.keys() == {"0-a"}
     assert [item.binding_id for item in engine._changed(wanted, kept)] == ["b", "c"]
     assert [item.binding_id for item in engine._changed(wanted, {})] == ["a", "b", "c"]
+
+
+def test_what_is_kept_fits_on_a_command_line() -> None:
+    names = [f"binding-{number}" for number in range(3000)]
+    urns = frozenset(f"urn:pulumi:stack::meshbridge::{'x' * 100}::{number}" for number in range(10))
+    standing = {f"0-{name}": urns for name in names}
+    wanted = [Wanted(name, 1, ROUTE, settled=True) for name in names]
+
+    kept = engine._kept(wanted, standing)
+    arguments = [part for urns in kept.values() for urn in urns for part in ("--exclude", urn)]
+
+    assert 600 < len(kept) < 800
+    assert len(engine._changed(wanted, kept)) == len(names) - len(kept)
+    subprocess.run(["true", *arguments], check=True)
 
 
 def test_what_the_engine_did_not_tell_of_does_not_stand(
