@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from config import broker_checks, edge_checks, names
 from config.errors import HIDDEN, Finding, show
-from config.types import MAX_LABEL, is_auto_allocated, is_below, is_ip, seconds
+from config.types import MAX_LABEL, is_auto_allocated, is_below, is_ip, quantity, seconds
 
 if TYPE_CHECKING:
+    from config.broker import BrokerWorkload
     from config.certificate import Certificate
     from config.consumer import Consumer, Import, ImportedEndpoint
     from config.consumer import Provider as ImportedProvider
@@ -47,6 +48,7 @@ def findings_of(stack: Stack, data: Mapping[str, object]) -> list[Finding]:
         *_exports(stack),
         *_upstreams(stack),
         *broker_checks.findings(stack, data),
+        *(_memory("broker", stack.broker.workload) if stack.broker is not None else ()),
     ]
 
 
@@ -155,7 +157,18 @@ def _roles(data: Mapping[str, object]) -> Iterator[Finding]:
         )
 
 
+def _memory(key: str, workload: Workload | BrokerWorkload) -> Iterator[Finding]:
+    if quantity(workload.memory_limit) < quantity(workload.memory_request):
+        yield Finding(
+            f"{key}.workload.memoryLimit",
+            show(workload.memory_limit),
+            f"is below memoryRequest ({workload.memory_request}), and the API server refuses such Pods",
+            "raise it or lower memoryRequest",
+        )
+
+
 def _workload(key: str, workload: Workload) -> Iterator[Finding]:
+    yield from _memory(key, workload)
     if workload.max_replicas < workload.min_replicas:
         yield Finding(
             f"{key}.workload.maxReplicas",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -99,6 +100,7 @@ def _values(source: str) -> Mapping[str, object]:
     findings: list[Finding] = []
     for key, text in CONFIG.get().items():
         if not key.startswith(prefix):
+            findings += _misspelt(key)
             continue
         name = key.removeprefix(prefix)
         if name == KUBECONFIG or name.startswith(SECRET_PREFIX):
@@ -116,6 +118,14 @@ def _values(source: str) -> Mapping[str, object]:
     if findings:
         raise ConfigError(findings, source)
     return values
+
+
+def _misspelt(key: str) -> Iterator[Finding]:
+    """A key of another namespace is somebody else's, unless it was to be ours."""
+    namespace, _, name = key.partition(":")
+    if difflib.get_close_matches(namespace.lower(), [NAMESPACE], cutoff=0.8):
+        rule = f"is no key of {NAMESPACE!r}, so nothing would read it"
+        yield Finding(key, HIDDEN, rule, f"write {f'{NAMESPACE}:{name}'!r}")
 
 
 def _structured(text: str) -> object:

@@ -558,6 +558,101 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "upstreams[api].egressCidrs[0]",
         "10.0.0.0/8",
     ),
+    "an address for a CIDR": (
+        put(*API, "egressCidrs", value=["10.0.0.1"]),
+        "upstreams[api].egressCidrs[0]",
+        "write '10.0.0.1/32'",
+    ),
+    "a mask for a prefix": (
+        put(*API, "egressCidrs", value=["10.0.0.0/255.0.0.0"]),
+        "upstreams[api].egressCidrs[0]",
+        "write '10.0.0.0/8'",
+    ),
+    "a CIDR of one node": (
+        put(*API, "egressCidrs", value=["fe80::%eth0/64"]),
+        "upstreams[api].egressCidrs[0]",
+        "write 'fe80::/64'",
+    ),
+    "a quantity of nothing": (
+        gateway(workload={"cpuRequest": "0m"}),
+        "provider.ingressGateway.workload.cpuRequest",
+        "is nothing",
+    ),
+    "less memory than reserved": (
+        gateway(workload={"memoryRequest": "3G"}),
+        "provider.ingressGateway.workload.memoryLimit",
+        "is below memoryRequest (3G)",
+    ),
+    "a number that is no int32": (
+        put(*EXPORTED, "limits", value={"maxConnections": 2**31}),
+        f"{STOCK}.endpoints[main].limits.maxConnections",
+        "at most 2147483647",
+    ),
+    "a duration of centuries": (
+        put("provider", "connectTimeout", value="2562048h"),
+        "provider.connectTimeout",
+        "at most 2562047h",
+    ),
+    "more keepalive probes than Linux sends": (
+        put("consumer", "providers", 0, "keepalive", value={"probes": 128}),
+        "consumer.providers[data].keepalive.probes",
+        "1 to 127",
+    ),
+    "a keepalive later than Linux knows": (
+        put("consumer", "providers", 0, "keepalive", value={"intervalSeconds": 32768}),
+        "consumer.providers[data].keepalive.intervalSeconds",
+        "1 to 32767",
+    ),
+    "a Service that begins with a digit": (
+        put(*ENDPOINT, "service", value="2orders"),
+        f"{PRIMARY}.service",
+        "write for example 'svc-2orders'",
+    ),
+    "a gateway that begins with a digit": (
+        gateway(name="2nd"),
+        "provider.ingressGateway.name",
+        "is no name of a Service",
+    ),
+    "a virtual IP that no Service has": (
+        put(*ENDPOINT, "clusterIp", value="127.0.0.1"),
+        f"{PRIMARY}.clusterIp",
+        "loopback",
+    ),
+    "a node's label that is none": (
+        gateway(workload={"nodeSelector": {"pool name": "edge"}}),
+        "provider.ingressGateway.workload.nodeSelector",
+        "no Kubernetes label key",
+    ),
+    "a node's label without a prefix before its slash": (
+        gateway(workload={"nodeSelector": {"/pool": "edge"}}),
+        "provider.ingressGateway.workload.nodeSelector",
+        "no Kubernetes label key",
+    ),
+    "a Pod's annotation that is none": (
+        gateway(workload={"podAnnotations": {"proxy config": "{}"}}),
+        "provider.ingressGateway.workload.podAnnotations",
+        "no key of a Kubernetes annotation",
+    ),
+    "a class of load balancers that is none": (
+        gateway(service={"loadBalancerClass": ""}),
+        "provider.ingressGateway.service.loadBalancerClass",
+        "is no class",
+    ),
+    "client networks of a Service that cannot keep others away": (
+        gateway(service={"type": "NodePort", "sourceRanges": ["192.0.2.0/24"]}),
+        "provider.ingressGateway.service.sourceRanges",
+        "a Service of the type NodePort has no load balancer",
+    ),
+    "a class of load balancers for a Service without one": (
+        gateway(service={"type": "ClusterIP", "loadBalancerClass": "service.k8s.aws/nlb"}),
+        "provider.ingressGateway.service.loadBalancerClass",
+        "a Service of the type ClusterIP has no load balancer",
+    ),
+    "a key as Python spells it": (
+        put("cluster", value={"context": "prod", "trust_domain": "shop.example"}),
+        "cluster.trust_domain",
+        "did you mean 'trustDomain'",
+    ),
     "percentage": (
         put("provider", "ingressGateway", value={"workload": {"targetCpuPercent": 101}}),
         "provider.ingressGateway.workload.targetCpuPercent",

@@ -34,6 +34,14 @@ def test_a_misspelt_key_is_an_error_without_a_traceback() -> None:
         settings.load()
 
 
+def test_a_misspelt_namespace_is_an_error() -> None:
+    configure({**STACK, "meshbrige:upstreams": []}, [])
+    with pytest.raises(
+        pulumi.RunError, match=r"meshbrige:upstreams: \[hidden\] .* write 'meshbridge:upstreams'"
+    ):
+        settings.load()
+
+
 def test_a_kubeconfig_in_the_clear_is_refused_without_showing_it() -> None:
     configure({**STACK, "meshbridge:kubeconfig": "users: [hunter2]"}, [])
     with pytest.raises(pulumi.RunError, match="is not encrypted") as refused:
