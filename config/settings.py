@@ -30,10 +30,14 @@ def load() -> Stack:
     parts do not fit together.
     """
     source = f"stacks/Pulumi.{pulumi.get_stack()}.yaml"
+    values, findings = _values()
     try:
-        return parse(_values(source), source)
+        stack = parse(values, source)
     except ConfigError as error:
-        raise pulumi.RunError(str(error)) from error
+        raise pulumi.RunError(str(ConfigError([*findings, *error.findings], source))) from error
+    if findings:
+        raise pulumi.RunError(str(ConfigError(findings, source)))
+    return stack
 
 
 def kubeconfig_secret() -> pulumi.Output[str]:
@@ -94,7 +98,8 @@ def _secrets_wanted(stack: Stack) -> Iterator[tuple[str, str, _Data]]:
         yield "cluster.meshCa.stackSecret", mesh_ca.stack_secret, _MESH_DATA
 
 
-def _values(source: str) -> Mapping[str, object]:
+def _values() -> tuple[Mapping[str, object], list[Finding]]:
+    """The values of the vocabulary by their keys, and what is wrong with the keys beside them."""
     prefix = f"{NAMESPACE}:"
     values: dict[str, object] = {}
     findings: list[Finding] = []
@@ -115,9 +120,7 @@ def _values(source: str) -> Mapping[str, object]:
                 )
             continue
         values[name] = _structured(text)
-    if findings:
-        raise ConfigError(findings, source)
-    return values
+    return values, findings
 
 
 def _misspelt(key: str) -> Iterator[Finding]:

@@ -49,6 +49,14 @@ def test_a_kubeconfig_in_the_clear_is_refused_without_showing_it() -> None:
     assert "hunter2" not in str(refused.value)
 
 
+def test_what_is_wrong_beside_the_vocabulary_comes_in_the_same_message() -> None:
+    configure({**STACK, "meshbridge:kubeconfig": "users: []", "meshbridge:provder": {}}, [])
+    with pytest.raises(pulumi.RunError, match="is refused, 2 findings") as refused:
+        settings.load()
+    assert "is not encrypted" in str(refused.value)
+    assert "did you mean 'provider'" in str(refused.value)
+
+
 def test_an_encrypted_kubeconfig_is_no_part_of_the_vocabulary() -> None:
     values = {**STACK, "meshbridge:cluster": {"kubeconfigSecret": True}, "meshbridge:kubeconfig": "users: []"}
     configure(values, ["meshbridge:kubeconfig"])
