@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from config import broker_checks, edge_checks, names
 from config.errors import HIDDEN, Finding, show
 from config.types import MAX_LABEL, is_auto_allocated, is_below, is_ip, quantity, seconds
+from config.upstream import OPA_API_PORT, OPA_HEALTH_PORT, SERVER_PORT
 
 if TYPE_CHECKING:
     from config.broker import BrokerWorkload
@@ -833,6 +834,13 @@ def _opa(upstreams: Iterable[Upstream]) -> Iterator[Finding]:
                 f"is the provider of the OPA in namespace {namespaces[opa.extension_provider]!r}, and its service can "
                 "lie in one namespace only",
                 "declare a provider for each namespace in meshConfig.extensionProviders",
+            )
+        if opa.port in (SERVER_PORT, OPA_API_PORT, OPA_HEALTH_PORT):
+            yield Finding(
+                f"upstreams[{upstream.name}].opa.port",
+                show(opa.port),
+                "is taken in the gateway's Pods, by its server or by what else OPA listens on",
+                "choose another port, here and in meshConfig.extensionProviders",
             )
         if ports.setdefault(upstream.namespace, opa.port) != opa.port:
             yield Finding(

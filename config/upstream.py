@@ -22,6 +22,12 @@ from config.types import (
     Positive,
 )
 
+SERVER_PORT = 443
+"""Port of a gateway's server, and of its Service."""
+
+OPA_API_PORT, OPA_HEALTH_PORT = 8181, 8282
+"""Ports on which an Open Policy Agent listens beside its gRPC port."""
+
 
 class Tls(Model):
     """TLS that the gateway originates towards the upstream."""
@@ -91,7 +97,7 @@ class Opa(Model):
     """Name of the provider in meshConfig.extensionProviders, whose service is `<namespace>/opa.local`; one for each
     namespace, because Istio refuses a service that it finds in several."""
 
-    port: Port = 9191
+    port: Listener = 9191
     """gRPC port of the provider in meshConfig.extensionProviders."""
 
 

@@ -558,6 +558,11 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "upstreams[api].egressCidrs[0]",
         "10.0.0.0/8",
     ),
+    "an OPA on a port of its own": (
+        put(*API, "opa", value={"image": "opa:1", "configMap": "policy", "port": 8181}),
+        "upstreams[api].opa.port",
+        "is taken in the gateway's Pods",
+    ),
     "an address for a CIDR": (
         put(*API, "egressCidrs", value=["10.0.0.1"]),
         "upstreams[api].egressCidrs[0]",
