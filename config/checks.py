@@ -7,6 +7,7 @@ Each check yields Findings and touches nothing. Sources: the invariants of Istio
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -203,14 +204,15 @@ def _gateways(stack: Stack) -> Iterator[Finding]:
     yield from _unique(
         accounts, "is the identity of the gateway of", "give each gateway a service account of its own"
     )
-    yield from _unique(
-        (
-            (f"{key}.labels", (gateway.namespace, *sorted(gateway.selector.items())))
-            for key, gateway in gateways
-        ),
-        "selects the Pods of",
-        "give each gateway labels of its own",
-    )
+    for (other_key, other), (key, gateway) in itertools.permutations(gateways, 2):
+        if gateway.selector.items() <= other.selector.items():
+            yield Finding(
+                f"{key}.labels",
+                show(gateway.selector),
+                f"selects the Pods of {other_key} too: Istio looks for a gateway's Pods in all namespaces",
+                "give each gateway labels of its own",
+            )
+            return
 
 
 def _provider_key(provider: ImportedProvider) -> str:

@@ -558,6 +558,22 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "upstreams[api].egressCidrs[0]",
         "10.0.0.0/8",
     ),
+    "two gateways with one label, in two namespaces": (
+        both(
+            put("consumer", "egressGateway", value={"labels": {"istio": "edge"}}),
+            gateway(labels={"istio": "edge"}),
+        ),
+        "provider.ingressGateway.labels",
+        "in all namespaces",
+    ),
+    "a gateway whose labels the other has too": (
+        both(
+            put("consumer", "egressGateway", value={"labels": {"istio": "edge"}}),
+            gateway(labels={"istio": "edge", "side": "public"}),
+        ),
+        "consumer.egressGateway.labels",
+        "selects the Pods of provider.ingressGateway too",
+    ),
     "an OPA on a port of its own": (
         put(*API, "opa", value={"image": "opa:1", "configMap": "policy", "port": 8181}),
         "upstreams[api].opa.port",
@@ -957,6 +973,42 @@ ROWS: dict[str, tuple[Change, str, str]] = {
     "the system domain itself": (
         put(*EXPORTED, "host", value="istio.shop.example"),
         f"{STOCK}.endpoints[main].host",
+        "is not below the system domain",
+    ),
+    "two exports of one name": (
+        lambda data: data["provider"]["exports"].append(
+            {
+                "name": "stock",
+                "consumers": ["client.data.example"],
+                "endpoints": [
+                    {"name": "new", "host": "new.istio.shop.example", "address": "10.0.0.2", "port": 5432}
+                ],
+            }
+        ),
+        f"{STOCK}.name",
+        "rename one export",
+    ),
+    "two exports of one slug": (
+        put(*EXPORT, "endpoints", 1, "name", value="main"),
+        f"{STOCK}.endpoints[main]",
+        "is also the slug of",
+    ),
+    "an export with the slug of the broker's route": (
+        both(
+            put(*EXPORT, "name", value="control"),
+            put(*EXPORTED, "name", value="plane"),
+            put("provider", "controlPlane", value={"address": "10.0.0.9", "port": 80, "openToAll": True}),
+        ),
+        "provider.exports[control].endpoints[plane]",
+        "is also the slug of provider.controlPlane",
+    ),
+    "a broker's route elsewhere": (
+        put(
+            "provider",
+            "controlPlane",
+            value={"host": "broker.example", "address": "10.0.0.9", "port": 80, "openToAll": True},
+        ),
+        "provider.controlPlane.host",
         "is not below the system domain",
     ),
     "two exports on one host": (
