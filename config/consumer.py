@@ -21,6 +21,7 @@ from config.types import (
     Port,
     Positive,
     ServiceName,
+    Text,
 )
 
 
@@ -60,7 +61,7 @@ class Provider(Model):
     """Fully qualified name of the provider's Pulumi stack (`organization/project/stack`); it then supplies
     the id, system domain, port, CA certificate and hosts."""
 
-    bundle: str | None = None
+    bundle: Text | None = None
     """Path, relative to the project's, of the federation bundle that the provider handed over (`python -m pki bundle`);
     it supplies the same as `stack`, where no Pulumi backend is shared. It needs `caFingerprint` or `bundleDigest`."""
 

@@ -275,6 +275,12 @@ def _service_url(value: str) -> str:
     return value
 
 
+def _text(value: str) -> str:
+    if not value.strip():
+        raise refuse("is empty", "write it, or leave the key out")
+    return value
+
+
 def _nonempty(value: tuple[T, ...]) -> tuple[T, ...]:
     if not value:
         raise refuse("is empty", "name at least one item")
@@ -370,6 +376,7 @@ def _between(low: int, high: int, unit: str) -> AfterValidator:
 
 
 Label = Annotated[str, AfterValidator(_label)]
+Text = Annotated[str, AfterValidator(_text)]
 ServiceName = Annotated[str, AfterValidator(_service_name)]
 Subdomain = Annotated[str, AfterValidator(_subdomain)]
 Host = Annotated[str, AfterValidator(_host)]

@@ -20,6 +20,7 @@ from config.types import (
     PodLabels,
     Port,
     Positive,
+    Text,
 )
 
 SERVER_PORT = 443
@@ -93,7 +94,7 @@ class Opa(Model):
     config_map: Label
     """ConfigMap in the gateway's namespace whose files are the policy."""
 
-    extension_provider: str = "opa"
+    extension_provider: Text = "opa"
     """Name of the provider in meshConfig.extensionProviders, whose service is `<namespace>/opa.local`; one for each
     namespace, because Istio refuses a service that it finds in several."""
 

@@ -574,6 +574,16 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "consumer.egressGateway.labels",
         "selects the Pods of provider.ingressGateway too",
     ),
+    "a kubeconfig of no name": (
+        put("cluster", "kubeconfig", value=""),
+        "cluster.kubeconfig",
+        "is empty",
+    ),
+    "a provider of no name in meshConfig": (
+        put(*API, "opa", value={"image": "opa:1", "configMap": "policy", "extensionProvider": ""}),
+        "upstreams[api].opa.extensionProvider",
+        "is empty",
+    ),
     "an OPA on a port of its own": (
         put(*API, "opa", value={"image": "opa:1", "configMap": "policy", "port": 8181}),
         "upstreams[api].opa.port",
