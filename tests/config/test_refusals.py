@@ -574,6 +574,61 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "consumer.egressGateway.labels",
         "selects the Pods of provider.ingressGateway too",
     ),
+    "an egress gateway that was formerly itself": (
+        put("consumer", "egressGateway", value={"name": "edge", "formerly": "edge"}),
+        "consumer.egressGateway.formerly",
+        "is the name that it has now",
+    ),
+    "an egress gateway whose name is too long for its sidecars' timeouts": (
+        both(
+            put("consumer", "egressGateway", value={"name": "e" * 55}),
+            put("consumer", "sidecars", value=[{"namespace": "shop", "limits": {"idleTimeout": "2h"}}]),
+        ),
+        "consumer.sidecars[shop]",
+        "of 64 characters",
+    ),
+    "an export whose objects' names are too long": (
+        put(*EXPORT, "name", value="s" * 52),
+        f"provider.exports[{'s' * 52}].endpoints[main]",
+        "is an object name of 64 characters, at most 63 are allowed",
+    ),
+    "an upstream whose objects' names are too long": (
+        put(*API, "name", value="a" * 55),
+        f"upstreams[{'a' * 55}]",
+        "is an object name of 64 characters, at most 63 are allowed",
+    ),
+    "an upstream with fewer replicas at most than at least": (
+        put(*API, "workload", value={"minReplicas": 3, "maxReplicas": 2}),
+        "upstreams[api].workload.maxReplicas",
+        "is below minReplicas (3)",
+    ),
+    "an export's former slug that another has": (
+        put(
+            "provider",
+            "exports",
+            value=[
+                {
+                    "name": name,
+                    "consumers": ["client.data.example"],
+                    "endpoints": [
+                        {
+                            "name": endpoint,
+                            "host": f"{name}.istio.shop.example",
+                            "address": "10.0.0.1",
+                            "port": 5432,
+                            **formerly,
+                        }
+                    ],
+                }
+                for name, endpoint, formerly in (
+                    ("stock-main", "db", {}),
+                    ("stock", "new", {"formerly": "main-db"}),
+                )
+            ],
+        ),
+        "provider.exports[stock].endpoints[new].formerly",
+        "had the slug that provider.exports[stock-main].endpoints[db] has now",
+    ),
     "a kubeconfig of no name": (
         put("cluster", "kubeconfig", value=""),
         "cluster.kubeconfig",
