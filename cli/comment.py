@@ -97,7 +97,7 @@ def _warnings(resources: Sequence[Resource]) -> Iterator[str]:
         until = " until the new one is in place" if stays else ""
         cut = f": {code(resource.cut)}{until}" if resource.cut else ""
         if resource.interruption is not None:
-            cut = f": {resource.interruption}"
+            cut = f": {code(resource.interruption, MESSAGE_LENGTH)}"
         lines.append(f"> - {_title(resource)} is **{what}**{cut}")
     if lines:
         yield "\n".join(["> [!WARNING]", *_fitting(lines, CUTS_ROOM, "> - … and {} more, below")])

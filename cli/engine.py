@@ -9,6 +9,7 @@ Passphrase. `PULUMI_CONFIG_PASSPHRASE[_FILE]` of the user wins; the local state 
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -133,7 +134,8 @@ class Engine:
         copy = directory / source.name
         salt = read_yaml(copy).get(SALT) if copy.exists() else None
         content = settings if salt is None else {**settings, SALT: salt}
-        copy.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        # JSON, because in YAML's plain style a text such as `012345678989` or `1e3` is a number for Pulumi.
+        copy.write_text(json.dumps(content, ensure_ascii=False, default=str), encoding="utf-8")
         return copy
 
 

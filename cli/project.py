@@ -8,7 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cli.errors import CliError
 
@@ -65,8 +65,7 @@ class Project:
 
     def references(self, stack: str) -> frozenset[str]:
         """The stacks of this project whose outputs `stack` reads (`stack: ORGANIZATION/PROJECT/NAME`)."""
-        settings = TypeAdapter[JsonValue](JsonValue).validate_python(read_yaml(self.stack_file(stack)))
-        names = (value.split("/") for value in _values_of("stack", settings))
+        names = (value.split("/") for value in _values_of("stack", read_yaml(self.stack_file(stack))))
         return frozenset(parts[2] for parts in names if len(parts) == 3 and parts[1] == self.name)
 
     def in_order(self, stacks: Iterable[str]) -> tuple[str, ...]:
@@ -90,13 +89,22 @@ class Project:
 
 
 def read_yaml(file: Path) -> Mapping[str, object]:
-    """The mapping in a YAML file."""
+    """The mapping in a YAML file. A key that stands twice in a mapping is refused, as Pulumi does."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        again = next(_repeated(root), None)
+        content = loader.construct_document(root) if root is not None else None
     except OSError as error:
         raise CliError(f"{file} cannot be read: {error.strerror}.", "Run this in a checkout.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CliError(f"{file} is not valid YAML: {error}", "Correct it.") from error
+    if again is not None:
+        raise CliError(
+            f"{file}, line {again.start_mark.line + 1}: the key {again.value!r} stands there for the second time, and only "
+            "one of the two would count.",
+            "Join the two, or remove one.",
+        )
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -104,7 +112,22 @@ def read_yaml(file: Path) -> Mapping[str, object]:
     return content
 
 
-def _values_of(key: str, tree: JsonValue) -> Iterator[str]:
+def _repeated(node: yaml.Node | None) -> Iterator[yaml.Node]:
+    """The keys that stood before in their mapping."""
+    if isinstance(node, yaml.MappingNode):
+        before = set[str]()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in before:
+                    yield key
+                before.add(key.value)
+            yield from _repeated(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            yield from _repeated(item)
+
+
+def _values_of(key: str, tree: object) -> Iterator[str]:
     if isinstance(tree, dict):
         for name, value in tree.items():
             if name == key and isinstance(value, str):

@@ -17,7 +17,8 @@ class EgressGatewayPerUpstream(Component):
     """Application (or ingress gateway) -> the upstream's own gateway -> upstream.
 
     The gateway's identity, rights and policies exist before its Pods; the way to the upstream exists before the
-    server that opens it, and the clients' route comes last.
+    server that opens it, and the clients' route comes after both. The host of an HTTP upstream is made known to sidecars
+    last: one that knows it and has no route sends requests to wherever the host resolves, in plain text.
     """
 
     address: pulumi.Output[str]
@@ -57,8 +58,8 @@ class EgressGatewayPerUpstream(Component):
         self.register_outputs({"address": self.address})
 
     def _declare_http(self, args: EgressGatewayPerUpstreamArgs, mesh_rule: KubernetesObject) -> str:
-        known = self.child("mesh-host", upstream.mesh_host(args), mesh_rule)
-        route = self.child("mesh-route", upstream.mesh_route(args), known)
+        route = self.child("mesh-route", upstream.mesh_route(args), mesh_rule)
+        self.child("mesh-host", upstream.mesh_host(args), route)
         if args.upstream.ingress is not None:
             self.child("ingress-server", upstream.ingress_server(args, args.upstream.ingress), route)
         return f"http://{args.upstream.host}"

@@ -12,16 +12,19 @@ from pydantic import Field, JsonValue
 from config import names
 from config.consumer import Limits
 from config.types import (
+    Annotations,
     Cidr,
     Host,
     Label,
     Listener,
     Model,
+    NodeLabels,
     NonEmpty,
     PinnedImage,
     Port,
     Positive,
     Quantity,
+    ServiceName,
     ServiceUrl,
     Subdomain,
 )
@@ -109,10 +112,10 @@ class BrokerWorkload(Model):
     memory_limit: Quantity = "2Gi"
     """Memory at which a replica is ended."""
 
-    node_selector: dict[str, str] = Field(default_factory=dict)
+    node_selector: NodeLabels = Field(default_factory=dict)
     """Node labels that the replicas need."""
 
-    pod_annotations: dict[str, str] = Field(default_factory=dict)
+    pod_annotations: Annotations = Field(default_factory=dict)
     """Further annotations of the Pods."""
 
 
@@ -141,7 +144,7 @@ class Broker(Model):
     image: PinnedImage
     """Its image, with tag or digest: the entrypoint is `python -m broker`, `pulumi` and its Kubernetes plugin are on PATH."""
 
-    name: Label = "broker"
+    name: ServiceName = "broker"
     """Name of its Deployment, Service and service account."""
 
     namespace: Label = "mesh-broker"
@@ -171,7 +174,7 @@ class Broker(Model):
     """Application namespaces in which bindings may be made, in the role consumer. The first is that of a bind without a
     Kubernetes context."""
 
-    service_port: Port = 5555
+    service_port: Listener = 5555
     """Port of the bindings' virtual IPs."""
 
     limits: Limits = Limits()

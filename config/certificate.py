@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from config.types import Duration, Host, Label, Model, Subdomain, WarningDays
+from config.types import Duration, Host, Label, Model, Subdomain, Text, WarningDays
 
 PRIVATE_KEY = "tls.key"
 REQUIRED_KEYS = ("tls.crt", PRIVATE_KEY)
@@ -21,10 +21,10 @@ class Issuer(Model):
     name: Subdomain
     """Name of the issuer."""
 
-    kind: str = "Issuer"
+    kind: Text = "Issuer"
     """Its kind: `Issuer`, `ClusterIssuer`, or that of an external issuer."""
 
-    group: str = "cert-manager.io"
+    group: Text = "cert-manager.io"
     """API group of that kind, for example `awspca.cert-manager.io`."""
 
 
@@ -58,7 +58,7 @@ class Certificate(Model):
     stack_secret: Label | None = None
     """The stack carries it: `python -m pki store` writes it as the secret `meshbridge:certificate-<this name>`."""
 
-    directory: str | None = None
+    directory: Text | None = None
     """A directory with `tls.crt`, `tls.key`, `ca.crt` and optionally `ca.crl`, as `python -m pki` writes it, on the
     machine that deploys; relative to the project's."""
 

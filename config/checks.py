@@ -7,15 +7,18 @@ Each check yields Findings and touches nothing. Sources: the invariants of Istio
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from config import broker_checks, edge_checks, names
 from config.errors import HIDDEN, Finding, show
-from config.types import MAX_LABEL, is_auto_allocated, is_below, is_ip, seconds
+from config.types import MAX_LABEL, is_auto_allocated, is_below, is_ip, quantity, seconds
+from config.upstream import OPA_API_PORT, OPA_HEALTH_PORT, SERVER_PORT
 
 if TYPE_CHECKING:
+    from config.broker import BrokerWorkload
     from config.certificate import Certificate
     from config.consumer import Consumer, Import, ImportedEndpoint
     from config.consumer import Provider as ImportedProvider
@@ -47,6 +50,7 @@ def findings_of(stack: Stack, data: Mapping[str, object]) -> list[Finding]:
         *_exports(stack),
         *_upstreams(stack),
         *broker_checks.findings(stack, data),
+        *(_memory("broker", stack.broker.workload) if stack.broker is not None else ()),
     ]
 
 
@@ -155,7 +159,18 @@ def _roles(data: Mapping[str, object]) -> Iterator[Finding]:
         )
 
 
+def _memory(key: str, workload: Workload | BrokerWorkload) -> Iterator[Finding]:
+    if quantity(workload.memory_limit) < quantity(workload.memory_request):
+        yield Finding(
+            f"{key}.workload.memoryLimit",
+            show(workload.memory_limit),
+            f"is below memoryRequest ({workload.memory_request}), and the API server refuses such Pods",
+            "raise it or lower memoryRequest",
+        )
+
+
 def _workload(key: str, workload: Workload) -> Iterator[Finding]:
+    yield from _memory(key, workload)
     if workload.max_replicas < workload.min_replicas:
         yield Finding(
             f"{key}.workload.maxReplicas",
@@ -189,14 +204,15 @@ def _gateways(stack: Stack) -> Iterator[Finding]:
     yield from _unique(
         accounts, "is the identity of the gateway of", "give each gateway a service account of its own"
     )
-    yield from _unique(
-        (
-            (f"{key}.labels", (gateway.namespace, *sorted(gateway.selector.items())))
-            for key, gateway in gateways
-        ),
-        "selects the Pods of",
-        "give each gateway labels of its own",
-    )
+    for (other_key, other), (key, gateway) in itertools.permutations(gateways, 2):
+        if gateway.selector.items() <= other.selector.items():
+            yield Finding(
+                f"{key}.labels",
+                show(gateway.selector),
+                f"selects the Pods of {other_key} too: Istio looks for a gateway's Pods in all namespaces",
+                "give each gateway labels of its own",
+            )
+            return
 
 
 def _provider_key(provider: ImportedProvider) -> str:
@@ -820,6 +836,13 @@ def _opa(upstreams: Iterable[Upstream]) -> Iterator[Finding]:
                 f"is the provider of the OPA in namespace {namespaces[opa.extension_provider]!r}, and its service can "
                 "lie in one namespace only",
                 "declare a provider for each namespace in meshConfig.extensionProviders",
+            )
+        if opa.port in (SERVER_PORT, OPA_API_PORT, OPA_HEALTH_PORT):
+            yield Finding(
+                f"upstreams[{upstream.name}].opa.port",
+                show(opa.port),
+                "is taken in the gateway's Pods, by its server or by what else OPA listens on",
+                "choose another port, here and in meshConfig.extensionProviders",
             )
         if ports.setdefault(upstream.namespace, opa.port) != opa.port:
             yield Finding(

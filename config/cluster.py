@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from config.types import Host, Label, Model, Port, TrustDomain, WarningDays
+from config.types import Host, Label, Model, Port, Text, TrustDomain, WarningDays
 
 
 class IstioCsr(Model):
@@ -24,7 +24,7 @@ class MeshCa(Model):
     stack_secret: Label | None = None
     """The stack carries it: `python -m pki store` writes it as the secret `meshbridge:certificate-<this name>`."""
 
-    directory: str | None = None
+    directory: Text | None = None
     """A directory with `ca-cert.pem`, `ca-key.pem`, `cert-chain.pem` and `root-cert.pem`, on the machine that deploys;
     relative to the project's."""
 
@@ -36,14 +36,14 @@ class Cluster(Model):
     """The stack's cluster. Exactly one way to reach it is chosen: a kubeconfig (a file, a
     secret, or the user's default one by `context`), or `render`."""
 
-    kubeconfig: str | None = None
+    kubeconfig: Text | None = None
     """Path of the kubeconfig file; `~` is the home directory."""
 
     kubeconfig_secret: bool = False
     """The contents of the kubeconfig are in this file, as the secret `meshbridge:kubeconfig`
     (`cat FILE | pulumi config set --secret kubeconfig`)."""
 
-    context: str | None = None
+    context: Text | None = None
     """Context of the kubeconfig; without `kubeconfig`, of the user's default file."""
 
     render: bool = False

@@ -12,25 +12,29 @@ from config.types import (
     Host,
     Identity,
     Ip,
+    KeepaliveProbes,
+    KeepaliveSeconds,
     Label,
     Listener,
     Model,
     NonEmpty,
     Port,
     Positive,
+    ServiceName,
+    Text,
 )
 
 
 class Keepalive(Model):
     """TCP keepalive on the public hop; it must beat the load balancer's idle timeout (350 s on an AWS NLB)."""
 
-    time_seconds: Positive = 240
+    time_seconds: KeepaliveSeconds = 240
     """Seconds of silence before the first probe."""
 
-    interval_seconds: Positive = 30
+    interval_seconds: KeepaliveSeconds = 30
     """Seconds between two probes."""
 
-    probes: Positive = 3
+    probes: KeepaliveProbes = 3
     """Unanswered probes after which the connection is closed."""
 
 
@@ -57,7 +61,7 @@ class Provider(Model):
     """Fully qualified name of the provider's Pulumi stack (`organization/project/stack`); it then supplies
     the id, system domain, port, CA certificate and hosts."""
 
-    bundle: str | None = None
+    bundle: Text | None = None
     """Path, relative to the project's, of the federation bundle that the provider handed over (`python -m pki bundle`);
     it supplies the same as `stack`, where no Pulumi backend is shared. It needs `caFingerprint` or `bundleDigest`."""
 
@@ -140,7 +144,7 @@ class ImportedEndpoint(Model):
     port: Listener = 5555
     """Port on which applications address the virtual IP."""
 
-    service: Label | None = None
+    service: ServiceName | None = None
     """Name of the Service that carries the virtual IP. Default: `svc-<import>-<endpoint>`."""
 
     cluster_ip: Ip | None = None

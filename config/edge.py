@@ -23,6 +23,7 @@ from config.types import (
     Region,
     SubnetId,
     TargetGroupArn,
+    Text,
     Ttl,
 )
 
@@ -87,7 +88,7 @@ class Aws(Model):
     account: AccountId | None = None
     """The only account that the stack may touch; none: whichever the credentials belong to."""
 
-    profile: str | None = None
+    profile: Text | None = None
     """Profile of the shared AWS configuration; none: the environment's credentials."""
 
     tags: dict[str, str] = Field(default_factory=dict)
@@ -133,7 +134,7 @@ class AccessLogs(Model):
     """An S3 bucket for access logs. A Network Load Balancer logs TLS listeners alone, so as long as the gateway ends
     the TLS there is nothing in them: VPC flow logs show the connections."""
 
-    bucket: str
+    bucket: Text
     """Name of the bucket, whose policy admits the log delivery service."""
 
     prefix: str | None = None

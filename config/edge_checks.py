@@ -37,6 +37,10 @@ def findings(stack: Stack) -> Iterator[Finding]:
     if provider is None:
         return
     yield from _annotations(provider)
+    if not provider.ingress_gateway.adopt and (
+        provider.load_balancer is None or provider.load_balancer.network is None
+    ):
+        yield from _balanced_alone(provider)
     if provider.load_balancer is not None:
         yield from _one_of(BALANCER, provider.load_balancer)
         yield from _load_balancer(provider, provider.load_balancer)
@@ -267,6 +271,19 @@ def _controller(provider: Provider) -> Iterator[Finding]:
                 show(gateway.service.annotations[annotation]),
                 f"makes the controller ignore `{BALANCER}.awsController.sourceRanges`, so that others get in too",
                 "keep one of the two",
+            )
+
+
+def _balanced_alone(provider: Provider) -> Iterator[Finding]:
+    """What a Service says of its load balancer, where it is of a type that has none."""
+    service = provider.ingress_gateway.service
+    for field in ("load_balancer_class", "source_ranges") if service.type != "LoadBalancer" else ():
+        if getattr(service, field):
+            yield Finding(
+                f"provider.ingressGateway.service.{type(service).model_fields[field].alias}",
+                show(getattr(service, field)),
+                f"has no effect: a Service of the type {service.type} has no load balancer",
+                "remove it, or choose the type `LoadBalancer`",
             )
 
 

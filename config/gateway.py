@@ -6,7 +6,21 @@ from typing import Literal
 
 from pydantic import Field
 
-from config.types import Cidr, Label, Listener, Model, NonEmpty, Percent, PodLabels, Positive, Quantity
+from config.types import (
+    Annotations,
+    Cidr,
+    Label,
+    Listener,
+    LoadBalancerClass,
+    Model,
+    NodeLabels,
+    NonEmpty,
+    Percent,
+    PodLabels,
+    Positive,
+    Quantity,
+    ServiceName,
+)
 
 
 class Workload(Model):
@@ -37,17 +51,17 @@ class Workload(Model):
     revision: Label | None = None
     """Istio revision (`istio.io/rev`) whose injector makes the proxy; none: the default revision."""
 
-    node_selector: dict[str, str] = Field(default_factory=dict)
+    node_selector: NodeLabels = Field(default_factory=dict)
     """Node labels that the replicas need."""
 
-    pod_annotations: dict[str, str] = Field(default_factory=dict)
+    pod_annotations: Annotations = Field(default_factory=dict)
     """Further annotations of the Pods, for example `proxy.istio.io/config`."""
 
 
 class Gateway(Model):
     """A shared gateway. `adopt: true` uses one that exists; otherwise the stack creates it."""
 
-    name: Label
+    name: ServiceName
     """Name of the gateway's Service (and, when created, of its Deployment)."""
 
     namespace: Label
@@ -91,7 +105,7 @@ class Gateway(Model):
 class EgressGateway(Gateway):
     """The consumer's shared egress gateway, which presents the consumer's certificate to providers."""
 
-    name: Label = "istio-egressgateway"
+    name: ServiceName = "istio-egressgateway"
     """Name of the gateway's Service (and, when created, of its Deployment)."""
 
     namespace: Label = "mesh-egress"
@@ -110,10 +124,10 @@ class PublicService(Model):
     type: Literal["LoadBalancer", "NodePort", "ClusterIP"] = "LoadBalancer"
     """Type of the Service."""
 
-    load_balancer_class: str | None = None
+    load_balancer_class: LoadBalancerClass | None = None
     """Implementation that serves the load balancer, for example `service.k8s.aws/nlb`."""
 
-    annotations: dict[str, str] = Field(default_factory=dict)
+    annotations: Annotations = Field(default_factory=dict)
     """Annotations of the Service, which load-balancer controllers read."""
 
     source_ranges: tuple[Cidr, ...] = ()
@@ -126,7 +140,7 @@ class PublicService(Model):
 class IngressGateway(Gateway):
     """The provider's shared ingress gateway, which asks every client for its certificate."""
 
-    name: Label = "provider-ingress"
+    name: ServiceName = "provider-ingress"
     """Name of the gateway's Service (and, when created, of its Deployment)."""
 
     namespace: Label = "mesh-ingress"

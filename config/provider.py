@@ -23,6 +23,7 @@ from config.types import (
     NonEmpty,
     Port,
     RevocationLists,
+    Text,
 )
 
 
@@ -86,7 +87,7 @@ class ControlPlane(Model):
 class ConsumerBundle(Model):
     """A consumer that handed over its federation bundle (`python -m pki bundle create --role consumer`)."""
 
-    bundle: str
+    bundle: Text
     """Path of the bundle, relative to the project's."""
 
     ca_fingerprint: Fingerprint | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -29,10 +30,14 @@ def load() -> Stack:
     parts do not fit together.
     """
     source = f"stacks/Pulumi.{pulumi.get_stack()}.yaml"
+    values, findings = _values()
     try:
-        return parse(_values(source), source)
+        stack = parse(values, source)
     except ConfigError as error:
-        raise pulumi.RunError(str(error)) from error
+        raise pulumi.RunError(str(ConfigError([*findings, *error.findings], source))) from error
+    if findings:
+        raise pulumi.RunError(str(ConfigError(findings, source)))
+    return stack
 
 
 def kubeconfig_secret() -> pulumi.Output[str]:
@@ -93,12 +98,14 @@ def _secrets_wanted(stack: Stack) -> Iterator[tuple[str, str, _Data]]:
         yield "cluster.meshCa.stackSecret", mesh_ca.stack_secret, _MESH_DATA
 
 
-def _values(source: str) -> Mapping[str, object]:
+def _values() -> tuple[Mapping[str, object], list[Finding]]:
+    """The values of the vocabulary by their keys, and what is wrong with the keys beside them."""
     prefix = f"{NAMESPACE}:"
     values: dict[str, object] = {}
     findings: list[Finding] = []
     for key, text in CONFIG.get().items():
         if not key.startswith(prefix):
+            findings += _misspelt(key)
             continue
         name = key.removeprefix(prefix)
         if name == KUBECONFIG or name.startswith(SECRET_PREFIX):
@@ -113,9 +120,15 @@ def _values(source: str) -> Mapping[str, object]:
                 )
             continue
         values[name] = _structured(text)
-    if findings:
-        raise ConfigError(findings, source)
-    return values
+    return values, findings
+
+
+def _misspelt(key: str) -> Iterator[Finding]:
+    """A key of another namespace is somebody else's, unless it was to be ours."""
+    namespace, _, name = key.partition(":")
+    if difflib.get_close_matches(namespace.lower(), [NAMESPACE], cutoff=0.8):
+        rule = f"is no key of {NAMESPACE!r}, so nothing would read it"
+        yield Finding(key, HIDDEN, rule, f"write {f'{NAMESPACE}:{name}'!r}")
 
 
 def _structured(text: str) -> object:

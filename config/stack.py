@@ -76,7 +76,7 @@ def parse(data: Mapping[str, object], source: str = "the configuration") -> Stac
 
 
 def _validated(data: Mapping[str, object]) -> Stack:
-    return Stack.model_validate_json(json.dumps(data))
+    return Stack.model_validate_json(json.dumps(data), by_alias=True, by_name=False)
 
 
 def _findings(data: Mapping[str, object], errors: Sequence[ErrorDetails]) -> list[Finding]:

@@ -35,13 +35,20 @@ TELEMETRY_PORT = 15090
 RESERVED_PORTS = (15000, 15001, 15004, 15006, 15008, 15020, STATUS_PORT, 15053, TELEMETRY_PORT)
 """Ports on which a proxy itself listens (Istio's "Application Requirements")."""
 
-QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi)?")
+UNITS = {"": 1, "m": 0.001, "k": 1e3, "Ki": 2**10, "M": 1e6, "Mi": 2**20, "G": 1e9, "Gi": 2**30}
+QUANTITY = re.compile(rf"[0-9]+(\.[0-9]+)?({'|'.join(UNITS)})")
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 AUTO_ALLOCATED = ipaddress.ip_network("240.240.0.0/16")
 HOSTED_ZONE_ID = re.compile(r"Z[A-Z0-9]{5,31}")
 IMAGE = re.compile(r"[\w][\w.:/@+-]*")
 MAX_LABEL = 63
 MAX_HOST = 253
+MAX_INT = 2**31 - 1
+"""Largest number of the fields that the API server reads as int32."""
+
+MAX_DURATION = 2_562_047 * 3600
+"""Seconds, 292 years: the API server and Envoy count nanoseconds in 64 bits."""
+
 
 T = TypeVar("T")
 
@@ -76,6 +83,15 @@ def _label(value: str) -> str:
         raise refuse(
             "is no DNS label: lower-case letters, digits and '-', beginning and ending with a letter or digit",
             f"write for example {_suggest(value)!r}",
+        )
+    return value
+
+
+def _service_name(value: str) -> str:
+    if _label(value)[0].isdigit():
+        raise refuse(
+            "is no name of a Service: the API server wants a letter first (RFC 1035)",
+            f"write for example {_suggest(f'svc-{value}')!r}",
         )
     return value
 
@@ -131,20 +147,18 @@ def _port(value: int) -> int:
 
 
 def _address(value: str) -> str:
+    return _ip(value) if is_ip(value) else _host(value)
+
+
+def _ip(value: str) -> str:
     if not is_ip(value):
-        return _host(value)
+        raise refuse("is no IP address", "write an IPv4 or IPv6 address")
     address = ipaddress.ip_address(value)
     if address.is_unspecified or address.is_loopback or address.is_multicast:
         raise refuse(
             "is the address of no single machine, or of whichever asks: unspecified, loopback or multicast",
             "write the address at which it is reached from elsewhere",
         )
-    return value
-
-
-def _ip(value: str) -> str:
-    if not is_ip(value):
-        raise refuse("is no IP address", "write an IPv4 or IPv6 address")
     return value
 
 
@@ -156,9 +170,14 @@ def _image(value: str) -> str:
 
 def _cidr(value: str) -> str:
     try:
-        ipaddress.ip_network(value)
+        network = ipaddress.ip_network(value)
     except ValueError as error:
         raise refuse(f"is no CIDR block ({error})", "write for example '10.0.0.0/8'") from error
+    if "%" in value or value.partition("/")[2] != str(network.prefixlen):
+        raise refuse(
+            "is no CIDR block as the API server reads it: an address, '/' and the length of the prefix",
+            f"write {re.sub('%[^/]*', '', str(network))!r}",
+        )
     return value
 
 
@@ -174,18 +193,24 @@ def _subdomain(value: str) -> str:
 def _duration(value: str) -> str:
     if not DURATION.fullmatch(value):
         raise refuse("is no duration: a whole number with a unit of ms, s, m or h", "write for example '30s'")
+    if seconds(value) > MAX_DURATION:
+        raise refuse(f"is too long: at most {MAX_DURATION // 3600}h are allowed", "shorten it")
     return value
 
 
 def _quantity(value: str) -> str:
     if not QUANTITY.fullmatch(value):
         raise refuse("is no Kubernetes quantity", "write for example '500m' (CPU) or '256Mi' (memory)")
+    if not quantity(value):
+        raise refuse("is nothing", "write for example '500m' (CPU) or '256Mi' (memory)")
     return value
 
 
 def _positive(value: int) -> int:
     if value < 1:
         raise refuse("must be 1 or more", "choose a larger number, or leave it out for no limit")
+    if value > MAX_INT:
+        raise refuse(f"is out of range: at most {MAX_INT}", "choose a smaller number")
     return value
 
 
@@ -250,6 +275,12 @@ def _service_url(value: str) -> str:
     return value
 
 
+def _text(value: str) -> str:
+    if not value.strip():
+        raise refuse("is empty", "write it, or leave the key out")
+    return value
+
+
 def _nonempty(value: tuple[T, ...]) -> tuple[T, ...]:
     if not value:
         raise refuse("is empty", "name at least one item")
@@ -262,9 +293,12 @@ def _labels(value: dict[str, str]) -> dict[str, str]:
             "is empty, which would bind every server to every gateway of the mesh",
             "name at least one pod label",
         )
+    return _node_labels(value)
+
+
+def _node_labels(value: dict[str, str]) -> dict[str, str]:
     for key, text in value.items():
-        prefix, _, name = key.rpartition("/")
-        if (prefix and not SUBDOMAIN.fullmatch(prefix)) or not LABEL_TEXT.fullmatch(name):
+        if not _is_qualified(key):
             raise refuse(
                 f"has the key {key!r}, which is no Kubernetes label key", "write for example 'istio'"
             )
@@ -273,6 +307,28 @@ def _labels(value: dict[str, str]) -> dict[str, str]:
                 f"has the value {text!r}, which is no Kubernetes label value",
                 "use at most 63 letters, digits, '-', '_' and '.'",
             )
+    return value
+
+
+def _annotations(value: dict[str, str]) -> dict[str, str]:
+    for key in value:
+        if not _is_qualified(key.lower()):
+            raise refuse(
+                f"has the key {key!r}, which is no key of a Kubernetes annotation",
+                "write for example 'proxy.istio.io/config'",
+            )
+    return value
+
+
+def _is_qualified(key: str) -> bool:
+    """Whether `key` is a name, or one behind a DNS name and '/', as Kubernetes' labels and annotations have."""
+    prefix, slash, name = key.rpartition("/")
+    return LABEL_TEXT.fullmatch(name) is not None and (not slash or SUBDOMAIN.fullmatch(prefix) is not None)
+
+
+def _load_balancer_class(value: str) -> str:
+    if not _is_qualified(value):
+        raise refuse("is no class of load balancers", "write for example 'service.k8s.aws/nlb'")
     return value
 
 
@@ -320,6 +376,8 @@ def _between(low: int, high: int, unit: str) -> AfterValidator:
 
 
 Label = Annotated[str, AfterValidator(_label)]
+Text = Annotated[str, AfterValidator(_text)]
+ServiceName = Annotated[str, AfterValidator(_service_name)]
 Subdomain = Annotated[str, AfterValidator(_subdomain)]
 Host = Annotated[str, AfterValidator(_host)]
 Identity = Annotated[str, AfterValidator(_identity)]
@@ -338,10 +396,15 @@ Certificates = Annotated[str, AfterValidator(_certificates)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 RevocationLists = Annotated[str, AfterValidator(_revocation_lists)]
 PodLabels = Annotated[dict[str, str], AfterValidator(_labels)]
+NodeLabels = Annotated[dict[str, str], AfterValidator(_node_labels)]
+Annotations = Annotated[dict[str, str], AfterValidator(_annotations)]
+LoadBalancerClass = Annotated[str, AfterValidator(_load_balancer_class)]
 PinnedImage = Annotated[str, AfterValidator(_pinned_image)]
 ServiceUrl = Annotated[str, AfterValidator(_service_url)]
 NonEmpty = Annotated[tuple[T, ...], AfterValidator(_nonempty)]
 WarningDays = Annotated[int, _between(1, 3650, "days")]
+KeepaliveSeconds = Annotated[int, _between(1, 32_767, "seconds, as Linux has it")]
+KeepaliveProbes = Annotated[int, _between(1, 127, "probes, as Linux has it")]
 Ttl = Annotated[int, _between(1, 86_400, "seconds")]
 DeregistrationSeconds = Annotated[int, _between(0, 3600, "seconds")]
 HostedZone = Annotated[str, AfterValidator(_hosted_zone)]
@@ -371,6 +434,12 @@ def seconds(duration: str) -> float:
     units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
     digits = duration.rstrip("msh")
     return int(digits) * units[duration.removeprefix(digits)]
+
+
+def quantity(text: str) -> float:
+    """A Quantity as a number: of CPUs, or of bytes."""
+    digits = text.rstrip("mkKMGi")
+    return float(digits) * UNITS[text.removeprefix(digits)]
 
 
 def url_port(url: str) -> int:

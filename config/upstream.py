@@ -20,7 +20,14 @@ from config.types import (
     PodLabels,
     Port,
     Positive,
+    Text,
 )
+
+SERVER_PORT = 443
+"""Port of a gateway's server, and of its Service."""
+
+OPA_API_PORT, OPA_HEALTH_PORT = 8181, 8282
+"""Ports on which an Open Policy Agent listens beside its gRPC port."""
 
 
 class Tls(Model):
@@ -87,11 +94,11 @@ class Opa(Model):
     config_map: Label
     """ConfigMap in the gateway's namespace whose files are the policy."""
 
-    extension_provider: str = "opa"
+    extension_provider: Text = "opa"
     """Name of the provider in meshConfig.extensionProviders, whose service is `<namespace>/opa.local`; one for each
     namespace, because Istio refuses a service that it finds in several."""
 
-    port: Port = 9191
+    port: Listener = 9191
     """gRPC port of the provider in meshConfig.extensionProviders."""
 
 

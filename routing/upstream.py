@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from config import Cluster, IngressEntry, Upstream, names
 from config.types import is_ip
+from config.upstream import OPA_API_PORT, OPA_HEALTH_PORT, SERVER_PORT
 from routing import tls
 from routing.consumer import virtual_ip_service
 from routing.gateway import RESTRICTED, GatewayWorkload
 from routing.load_balancer import Exposure
 from routing.manifest import Json, Manifest, networking, security
 
-SERVER_PORT = 443
 MESH_HTTP_PORT = 80
 SUBSET = "upstream"
 LABEL = "meshbridge.io/egress"
@@ -128,13 +128,15 @@ def workload(gateway: UpstreamGateway) -> GatewayWorkload:
                 "args": [
                     "run",
                     "--server",
-                    "--addr=localhost:8181",
-                    "--diagnostic-addr=0.0.0.0:8282",
+                    f"--addr=localhost:{OPA_API_PORT}",
+                    f"--diagnostic-addr=0.0.0.0:{OPA_HEALTH_PORT}",
                     f"--set=plugins.envoy_ext_authz_grpc.addr=127.0.0.1:{upstream.opa.port}",
                     "--set=decision_logs.console=true",
                     "/policy",
                 ],
-                "readinessProbe": {"httpGet": {"path": "/health?plugins", "port": 8282, "scheme": "HTTP"}},
+                "readinessProbe": {
+                    "httpGet": {"path": "/health?plugins", "port": OPA_HEALTH_PORT, "scheme": "HTTP"}
+                },
                 "securityContext": RESTRICTED,
                 "volumeMounts": [{"name": "policy", "mountPath": "/policy", "readOnly": True}],
             }

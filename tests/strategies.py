@@ -185,16 +185,19 @@ def consumers(draw: st.DrawFn, family: str) -> Data:
     }
 
 
+any_service = {
+    "annotations": st.just({"service.beta.kubernetes.io/aws-load-balancer-scheme": "internet-facing"}),
+    "externalTrafficPolicy": st.sampled_from(["Cluster", "Local"]),
+}
 public_services = st.fixed_dictionaries(
     {},
     optional={
-        "type": st.sampled_from(["LoadBalancer", "NodePort", "ClusterIP"]),
+        "type": st.just("LoadBalancer"),
         "loadBalancerClass": st.just("service.k8s.aws/nlb"),
-        "annotations": st.just({"service.beta.kubernetes.io/aws-load-balancer-scheme": "internet-facing"}),
         "sourceRanges": st.just(["192.0.2.0/24", "2001:db8::/32"]),
-        "externalTrafficPolicy": st.sampled_from(["Cluster", "Local"]),
+        **any_service,
     },
-)
+) | st.fixed_dictionaries({"type": st.sampled_from(["NodePort", "ClusterIP"])}, optional=any_service)
 
 ELB_ARN = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:{}/edge/0123456789abcdef"
 accounts = st.fixed_dictionaries(

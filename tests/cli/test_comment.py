@@ -262,7 +262,9 @@ def test_properties_go_before_objects() -> None:
 def test_a_value_cannot_break_out_of_its_table() -> None:
     nasty = "x` | </code></details>\n\n# @octocat <!-- meshbridge-preview:other -->"
     change = Property(path=nasty, old=nasty, new=nasty)
-    evil = resource(1, 1, 1).model_copy(update={"name": nasty, "properties": (change,), "component": nasty})
+    evil = resource(1, 1, 1).model_copy(
+        update={"name": nasty, "properties": (change,), "component": nasty, "interruption": nasty}
+    )
     text = comment(Plan(stack="s", succeeded=True, unchanged=0, resources=(evil,), diagnostics=()))
     assert text.count("<!--") == 1
     assert "@octocat" not in text

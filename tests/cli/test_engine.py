@@ -40,8 +40,9 @@ if verb == "stack select":
         if "--create" not in arguments:
             sys.exit(f"error: no stack named '{{stack}}' found")
         known.touch()
-        with open(f"Pulumi.{{stack}}.yaml", "a") as file:
-            file.write("encryptionsalt: {SALT}\\n")
+        settings = Path(f"Pulumi.{{stack}}.yaml")
+        if settings.exists():
+            settings.write_text(json.dumps({{**json.loads(settings.read_text()), "encryptionsalt": "{SALT}"}}))
 answer = work / f"answer-{{arguments[0]}}"
 if answer.exists():
     code, out, err = json.loads(answer.read_text())
@@ -132,6 +133,14 @@ def test_a_changed_stack_file_is_seen_and_the_salt_kept(root: Path, tmp_path: Pa
     cli(root, "up", "example-b")
     settings = calls(tmp_path)[-2]["settings"]
     assert yaml.safe_load(str(settings)) == {"config": {"meshbridge:x": 2}, "encryptionsalt": SALT}
+
+
+@pytest.mark.parametrize("text", ["012345678989", "1e3", "0o17", "yes"])
+def test_a_text_that_looks_like_another_type_stays_a_text(root: Path, tmp_path: Path, text: str) -> None:
+    """Pulumi's YAML is not PyYAML's: what one writes as plain text, the other reads as a number."""
+    (root / "stacks/Pulumi.example-b.yaml").write_text(f'config:\n  meshbridge:x: "{text}"\n')
+    cli(root, "up", "example-b")
+    assert f'"{text}"' in calls(tmp_path)[-2]["settings"]
 
 
 def test_the_users_backend_and_passphrase_win(

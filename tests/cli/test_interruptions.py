@@ -17,6 +17,7 @@ from cli.interruptions import (
     UNFOUND,
     interruption,
 )
+from cli.markdown import code
 from cli.plan import Plan, Resource
 
 
@@ -191,6 +192,6 @@ def test_the_comment_says_it_first_also_of_what_is_only_changed() -> None:
         diagnostics=(),
     )
     warnings = [line for line in comment(plan).splitlines() if line.startswith("> -")]
-    assert warnings[0].endswith(f"is **changed**: {MOVED}")
+    assert warnings[0].endswith(f"is **changed**: {code(MOVED)}")
     assert "Gateway" in warnings[1]
     assert len(warnings) == 2

@@ -69,6 +69,19 @@ def test_a_broken_stack_file_is_named(project: Project, content: str | bytes) ->
         project.references("a")
 
 
+def test_a_key_that_stands_twice_is_named(project: Project) -> None:
+    project.stack_file("a").write_text(
+        "config:\n  x: [{exports: 1}, {exports: 2}]\n  y:\n    z: 1\n    z: 2\n"
+    )
+    with pytest.raises(CliError, match=r"Pulumi\.a\.yaml, line 5: the key 'z'"):
+        project.references("a")
+
+
+def test_a_stack_file_may_hold_what_json_cannot(project: Project) -> None:
+    project.stack_file("a").write_text("config: {x: {1: 2024-01-01, stack: organization/meshbridge/b}}\n")
+    assert project.references("a") == {"b"}
+
+
 def test_an_empty_stack_file_refers_to_nothing(project: Project) -> None:
     project.stack_file("a").write_text("# nothing yet\n")
     assert project.references("a") == frozenset()

@@ -28,6 +28,7 @@ class Mesh:
             *self._namespaces(),
             *self._claims(),
             *self._routes(),
+            *self._known(),
             *self._servers(),
             *self._credentials(),
             *self._proxies(),
@@ -106,6 +107,15 @@ class Mesh:
         ]
         if not any(r.name != route.name for r in onward):
             yield f"{route.name} goes to a gateway that has no route for {sni}"
+
+    def _known(self) -> Iterator[str]:
+        routes = [item.inputs["spec"] for item in self._of("VirtualService")]
+        for entry in self._of("ServiceEntry"):
+            spec = entry.inputs["spec"]
+            for host in spec["hosts"] if spec["resolution"] == "NONE" else ():
+                routed = [r for r in routes if host in r["hosts"] and "mesh" in r["gateways"]]
+                if not any(set(spec["exportTo"]) <= set(route["exportTo"]) for route in routed):
+                    yield f"{entry.name} makes {host} known to sidecars that have no route for it"
 
     def _servers(self) -> Iterator[str]:
         for gateway in self._of("Gateway"):

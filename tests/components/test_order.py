@@ -101,10 +101,10 @@ def test_an_upstream_s_gateway_is_restricted_before_it_runs_and_routed_to_last()
         "egress-server",
         "egress-route",
         "mesh-rule",
-        "mesh-host",
         "mesh-route",
         "ingress-server",
     )
+    assert_in_order(WHOLE, "httpbin", "mesh-route", "mesh-host")
     for policy in ("peer-authentication", "access-policy", "opa-policy", "upstream-guard"):
         assert_in_order(WHOLE, "httpbin", policy, "egress-server")
     assert_in_order(WHOLE, "httpbin", "opa-service", "opa-policy")
@@ -250,6 +250,7 @@ def test_every_moment_of_a_stack_is_safe(name: str, shuffled: random.Random) -> 
         ("httpbin-egress-server", "asks nobody for authorization"),
         ("httpbin-egress-route", "there is no rule"),
         ("httpbin-mesh-rule", "no route for httpbin"),
+        ("httpbin-mesh-host", "to sidecars that have no route for it"),
         ("httpbin-deployment", "may reach anything"),
         ("httpbin-access-policy", "not claimed"),
         ("ledger-mesh-route", "there is no rule"),

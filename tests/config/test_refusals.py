@@ -558,6 +558,187 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "upstreams[api].egressCidrs[0]",
         "10.0.0.0/8",
     ),
+    "two gateways with one label, in two namespaces": (
+        both(
+            put("consumer", "egressGateway", value={"labels": {"istio": "edge"}}),
+            gateway(labels={"istio": "edge"}),
+        ),
+        "provider.ingressGateway.labels",
+        "in all namespaces",
+    ),
+    "a gateway whose labels the other has too": (
+        both(
+            put("consumer", "egressGateway", value={"labels": {"istio": "edge"}}),
+            gateway(labels={"istio": "edge", "side": "public"}),
+        ),
+        "consumer.egressGateway.labels",
+        "selects the Pods of provider.ingressGateway too",
+    ),
+    "an egress gateway that was formerly itself": (
+        put("consumer", "egressGateway", value={"name": "edge", "formerly": "edge"}),
+        "consumer.egressGateway.formerly",
+        "is the name that it has now",
+    ),
+    "an egress gateway whose name is too long for its sidecars' timeouts": (
+        both(
+            put("consumer", "egressGateway", value={"name": "e" * 55}),
+            put("consumer", "sidecars", value=[{"namespace": "shop", "limits": {"idleTimeout": "2h"}}]),
+        ),
+        "consumer.sidecars[shop]",
+        "of 64 characters",
+    ),
+    "an export whose objects' names are too long": (
+        put(*EXPORT, "name", value="s" * 52),
+        f"provider.exports[{'s' * 52}].endpoints[main]",
+        "is an object name of 64 characters, at most 63 are allowed",
+    ),
+    "an upstream whose objects' names are too long": (
+        put(*API, "name", value="a" * 55),
+        f"upstreams[{'a' * 55}]",
+        "is an object name of 64 characters, at most 63 are allowed",
+    ),
+    "an upstream with fewer replicas at most than at least": (
+        put(*API, "workload", value={"minReplicas": 3, "maxReplicas": 2}),
+        "upstreams[api].workload.maxReplicas",
+        "is below minReplicas (3)",
+    ),
+    "an export's former slug that another has": (
+        put(
+            "provider",
+            "exports",
+            value=[
+                {
+                    "name": name,
+                    "consumers": ["client.data.example"],
+                    "endpoints": [
+                        {
+                            "name": endpoint,
+                            "host": f"{name}.istio.shop.example",
+                            "address": "10.0.0.1",
+                            "port": 5432,
+                            **formerly,
+                        }
+                    ],
+                }
+                for name, endpoint, formerly in (
+                    ("stock-main", "db", {}),
+                    ("stock", "new", {"formerly": "main-db"}),
+                )
+            ],
+        ),
+        "provider.exports[stock].endpoints[new].formerly",
+        "had the slug that provider.exports[stock-main].endpoints[db] has now",
+    ),
+    "a kubeconfig of no name": (
+        put("cluster", "kubeconfig", value=""),
+        "cluster.kubeconfig",
+        "is empty",
+    ),
+    "a provider of no name in meshConfig": (
+        put(*API, "opa", value={"image": "opa:1", "configMap": "policy", "extensionProvider": ""}),
+        "upstreams[api].opa.extensionProvider",
+        "is empty",
+    ),
+    "an OPA on a port of its own": (
+        put(*API, "opa", value={"image": "opa:1", "configMap": "policy", "port": 8181}),
+        "upstreams[api].opa.port",
+        "is taken in the gateway's Pods",
+    ),
+    "an address for a CIDR": (
+        put(*API, "egressCidrs", value=["10.0.0.1"]),
+        "upstreams[api].egressCidrs[0]",
+        "write '10.0.0.1/32'",
+    ),
+    "a mask for a prefix": (
+        put(*API, "egressCidrs", value=["10.0.0.0/255.0.0.0"]),
+        "upstreams[api].egressCidrs[0]",
+        "write '10.0.0.0/8'",
+    ),
+    "a CIDR of one node": (
+        put(*API, "egressCidrs", value=["fe80::%eth0/64"]),
+        "upstreams[api].egressCidrs[0]",
+        "write 'fe80::/64'",
+    ),
+    "a quantity of nothing": (
+        gateway(workload={"cpuRequest": "0m"}),
+        "provider.ingressGateway.workload.cpuRequest",
+        "is nothing",
+    ),
+    "less memory than reserved": (
+        gateway(workload={"memoryRequest": "3G"}),
+        "provider.ingressGateway.workload.memoryLimit",
+        "is below memoryRequest (3G)",
+    ),
+    "a number that is no int32": (
+        put(*EXPORTED, "limits", value={"maxConnections": 2**31}),
+        f"{STOCK}.endpoints[main].limits.maxConnections",
+        "at most 2147483647",
+    ),
+    "a duration of centuries": (
+        put("provider", "connectTimeout", value="2562048h"),
+        "provider.connectTimeout",
+        "at most 2562047h",
+    ),
+    "more keepalive probes than Linux sends": (
+        put("consumer", "providers", 0, "keepalive", value={"probes": 128}),
+        "consumer.providers[data].keepalive.probes",
+        "1 to 127",
+    ),
+    "a keepalive later than Linux knows": (
+        put("consumer", "providers", 0, "keepalive", value={"intervalSeconds": 32768}),
+        "consumer.providers[data].keepalive.intervalSeconds",
+        "1 to 32767",
+    ),
+    "a Service that begins with a digit": (
+        put(*ENDPOINT, "service", value="2orders"),
+        f"{PRIMARY}.service",
+        "write for example 'svc-2orders'",
+    ),
+    "a gateway that begins with a digit": (
+        gateway(name="2nd"),
+        "provider.ingressGateway.name",
+        "is no name of a Service",
+    ),
+    "a virtual IP that no Service has": (
+        put(*ENDPOINT, "clusterIp", value="127.0.0.1"),
+        f"{PRIMARY}.clusterIp",
+        "loopback",
+    ),
+    "a node's label that is none": (
+        gateway(workload={"nodeSelector": {"pool name": "edge"}}),
+        "provider.ingressGateway.workload.nodeSelector",
+        "no Kubernetes label key",
+    ),
+    "a node's label without a prefix before its slash": (
+        gateway(workload={"nodeSelector": {"/pool": "edge"}}),
+        "provider.ingressGateway.workload.nodeSelector",
+        "no Kubernetes label key",
+    ),
+    "a Pod's annotation that is none": (
+        gateway(workload={"podAnnotations": {"proxy config": "{}"}}),
+        "provider.ingressGateway.workload.podAnnotations",
+        "no key of a Kubernetes annotation",
+    ),
+    "a class of load balancers that is none": (
+        gateway(service={"loadBalancerClass": ""}),
+        "provider.ingressGateway.service.loadBalancerClass",
+        "is no class",
+    ),
+    "client networks of a Service that cannot keep others away": (
+        gateway(service={"type": "NodePort", "sourceRanges": ["192.0.2.0/24"]}),
+        "provider.ingressGateway.service.sourceRanges",
+        "a Service of the type NodePort has no load balancer",
+    ),
+    "a class of load balancers for a Service without one": (
+        gateway(service={"type": "ClusterIP", "loadBalancerClass": "service.k8s.aws/nlb"}),
+        "provider.ingressGateway.service.loadBalancerClass",
+        "a Service of the type ClusterIP has no load balancer",
+    ),
+    "a key as Python spells it": (
+        put("cluster", value={"context": "prod", "trust_domain": "shop.example"}),
+        "cluster.trust_domain",
+        "did you mean 'trustDomain'",
+    ),
     "percentage": (
         put("provider", "ingressGateway", value={"workload": {"targetCpuPercent": 101}}),
         "provider.ingressGateway.workload.targetCpuPercent",
@@ -857,6 +1038,42 @@ ROWS: dict[str, tuple[Change, str, str]] = {
     "the system domain itself": (
         put(*EXPORTED, "host", value="istio.shop.example"),
         f"{STOCK}.endpoints[main].host",
+        "is not below the system domain",
+    ),
+    "two exports of one name": (
+        lambda data: data["provider"]["exports"].append(
+            {
+                "name": "stock",
+                "consumers": ["client.data.example"],
+                "endpoints": [
+                    {"name": "new", "host": "new.istio.shop.example", "address": "10.0.0.2", "port": 5432}
+                ],
+            }
+        ),
+        f"{STOCK}.name",
+        "rename one export",
+    ),
+    "two exports of one slug": (
+        put(*EXPORT, "endpoints", 1, "name", value="main"),
+        f"{STOCK}.endpoints[main]",
+        "is also the slug of",
+    ),
+    "an export with the slug of the broker's route": (
+        both(
+            put(*EXPORT, "name", value="control"),
+            put(*EXPORTED, "name", value="plane"),
+            put("provider", "controlPlane", value={"address": "10.0.0.9", "port": 80, "openToAll": True}),
+        ),
+        "provider.exports[control].endpoints[plane]",
+        "is also the slug of provider.controlPlane",
+    ),
+    "a broker's route elsewhere": (
+        put(
+            "provider",
+            "controlPlane",
+            value={"host": "broker.example", "address": "10.0.0.9", "port": 80, "openToAll": True},
+        ),
+        "provider.controlPlane.host",
         "is not below the system domain",
     ),
     "two exports on one host": (

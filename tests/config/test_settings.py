@@ -34,11 +34,27 @@ def test_a_misspelt_key_is_an_error_without_a_traceback() -> None:
         settings.load()
 
 
+def test_a_misspelt_namespace_is_an_error() -> None:
+    configure({**STACK, "meshbrige:upstreams": []}, [])
+    with pytest.raises(
+        pulumi.RunError, match=r"meshbrige:upstreams: \[hidden\] .* write 'meshbridge:upstreams'"
+    ):
+        settings.load()
+
+
 def test_a_kubeconfig_in_the_clear_is_refused_without_showing_it() -> None:
     configure({**STACK, "meshbridge:kubeconfig": "users: [hunter2]"}, [])
     with pytest.raises(pulumi.RunError, match="is not encrypted") as refused:
         settings.load()
     assert "hunter2" not in str(refused.value)
+
+
+def test_what_is_wrong_beside_the_vocabulary_comes_in_the_same_message() -> None:
+    configure({**STACK, "meshbridge:kubeconfig": "users: []", "meshbridge:provder": {}}, [])
+    with pytest.raises(pulumi.RunError, match="is refused, 2 findings") as refused:
+        settings.load()
+    assert "is not encrypted" in str(refused.value)
+    assert "did you mean 'provider'" in str(refused.value)
 
 
 def test_an_encrypted_kubeconfig_is_no_part_of_the_vocabulary() -> None:
