@@ -58,7 +58,17 @@ def test_after_an_answer_that_decides_nothing_the_binding_is_undone(chain: Chain
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"", b"<html>", b"[]", b'{"credentials":', b'{"a": NaN}', b"null", b"\xff\xfe"]
+    "garbage",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b'{"credentials":',
+        b'{"a": NaN}',
+        b'{"a": 1e99999999999999999999}',
+        b"null",
+        b"\xff\xfe",
+    ],
 )
 def test_a_success_that_is_garbage_is_undone(chain: Chain, garbage: bytes) -> None:
     chain.broker.next_answers.append((201, garbage))
