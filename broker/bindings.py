@@ -22,6 +22,7 @@ from broker.progress import (
     UNKNOWN_UPSTREAM,
     Change,
     Progress,
+    about,
     bound,
     gone,
     operation_of,
@@ -148,7 +149,7 @@ class Bindings:
         leaving = [b for b in self._store.of_instance(call.base, instance_id) if b.with_instance]
         if not leaving:
             return self._remembered(call, instance_id, "")
-        answered = self._upstream.send(call)
+        answered = self._upstream.send(about(call, leaving[0]))
         try:
             match state_of(answered):
                 case "gone" | "succeeded":

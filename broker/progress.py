@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Literal
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 import structlog
 
@@ -222,7 +222,7 @@ class Progress:
             self._pauses[key] = replace(pause, until=until)
 
     def _upstream_progress(self, call: Call, binding: Binding) -> Answer:
-        answered = self._upstream.send(call)
+        answered = self._upstream.send(about(call, binding))
         found = state_of(answered)
         if binding.phase == Phase.UNBINDING:
             if found in {"gone", "succeeded"}:
@@ -404,6 +404,16 @@ def _operation_call(binding: Binding, name: str | None, *, with_instance: bool) 
     of = osb.instance_path(binding.instance_id) if with_instance else _path(binding)
     operation = {} if name is None else {"operation": name}
     return _own_call(binding, "GET", f"{of}/last_operation", **operation)
+
+
+def about(call: Call, binding: Binding) -> Call:
+    """The call where it asks for the operation that the binding waits for; else that question in its place: the end of
+    another operation is not the end of this one."""
+    asked = parse_qs(call.query).get("operation", [None])
+    own = _operation_call(binding, binding.operation, with_instance=binding.with_instance)
+    if (call.path, asked) == (own.path, [binding.operation]):
+        return call
+    return replace(call, path=own.path, query=own.query)
 
 
 def _own_call(binding: Binding, method: str, path: str, **query: str) -> Call:

@@ -366,6 +366,37 @@ def test_an_instance_that_stays_keeps_the_routes(chain: Chain) -> None:
     assert list(chain.provider_cluster.objects) == list(chain.consumer_cluster.objects) == [f"0-{BINDING}"]
 
 
+@pytest.mark.parametrize(
+    ("leaves", "polled", "other"),
+    [
+        ("binding", "binding", "bind"),
+        ("instance", "instance", "provision"),
+        ("instance", "binding", "bind"),
+    ],
+)
+def test_the_end_of_another_operation_is_not_the_end_of_this_one(
+    chain: Chain, leaves: str, polled: str, other: str
+) -> None:
+    """A poll that comes late asks for what ended long ago, and the broker says so."""
+    paths = {"instance": chain.platform.path(), "binding": chain.platform.path(binding=BINDING)}
+    ids = {"instance": INSTANCE, "binding": BINDING}
+    chain.broker.drops_bindings = True
+    deprovision(chain, PLAN)
+    chain.platform.provision(plan=ASYNC_PLAN)
+    chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
+    bound(chain)
+    chain.broker.state.leaving.append(ids[leaves])
+    chain.broker.state.operations[ids[leaves]] = 1_000_000
+    query = {"service_id": SERVICE, "plan_id": ASYNC_PLAN, **ACCEPTED}
+    assert chain.platform.client.delete(paths[leaves], params=query).status_code == 202
+
+    operation = {"operation": f"{other}-{ids[polled]}"}
+    answer = chain.platform.client.get(f"{paths[polled]}/last_operation", params=operation)
+    assert (answer.status_code, answer.json()["state"]) == (200, "in progress")
+    assert phases(chain) == [[Phase.UNBINDING], [Phase.UNBINDING]]
+    assert list(chain.provider_cluster.objects) == list(chain.consumer_cluster.objects) == [f"0-{BINDING}"]
+
+
 def test_calls_at_the_same_time_as_the_chores_meet_no_conflict(chain: Chain) -> None:
     names = [f"b-{number}" for number in range(16)]
     with ThreadPoolExecutor(16) as pool:
