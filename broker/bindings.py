@@ -35,7 +35,7 @@ from broker.records import Record, error_code
 from broker.settings import Settings
 from broker.sides import Side
 from broker.store import Binding, Locks, Phase, Store
-from broker.store.models import MAX_ID
+from broker.store.models import MAX_ID, is_storable
 from broker.upstream import Answer, Call, NotSentError, Upstream
 
 PREDECESSOR = "predecessor_binding_id"
@@ -410,8 +410,11 @@ def _text(request: Document, key: str, otherwise: str = "") -> str:
     found = request.get(key)
     if found is None and PREDECESSOR in request and key != PREDECESSOR:
         return otherwise
-    if not isinstance(found, str) or not found:
-        raise BadRequestError(f"{key}: is required, a text that is not empty", "MalformedRequest")
+    if not isinstance(found, str) or not found or not is_storable(found):
+        raise BadRequestError(
+            f"{key}: is required, a text that is neither empty nor holds NUL or lone surrogates",
+            "MalformedRequest",
+        )
     return found
 
 

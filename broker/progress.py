@@ -32,6 +32,7 @@ from broker.records import own_entry
 from broker.settings import Settings
 from broker.sides import Side
 from broker.store import Audit, Binding, ConsumerRoute, Locks, Phase, ProviderRoute, Store
+from broker.store.models import is_storable
 from broker.upstream import Answer, Call, Upstream, answer
 
 ASYNC = "accepts_incomplete"
@@ -397,7 +398,7 @@ def operation_of(answered: Answer) -> str | None:
         found = answered.document().get("operation")
     except UpstreamError:
         return None
-    return found if isinstance(found, str) and len(found) <= MAX_OPERATION else None
+    return found if isinstance(found, str) and len(found) <= MAX_OPERATION and is_storable(found) else None
 
 
 def _operation_call(binding: Binding, name: str | None, *, with_instance: bool) -> Call:

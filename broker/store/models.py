@@ -19,6 +19,11 @@ MAX_ID = 255
 """Longest binding and instance id that is stored; longer ones are refused."""
 
 
+def is_storable(text: str) -> bool:
+    """Whether every database takes the text: none takes lone surrogates, and PostgreSQL no NUL."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 class _RouteModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -14,7 +14,7 @@ from broker.sides import Provider
 from broker.store import Audit, Binding, Phase
 from tests.broker.chain import BINDING, Chain, Platform, load, provider_settings, served, wait_until
 from tests.broker.cluster import Cluster
-from tests.broker.service_broker import ServiceBroker
+from tests.broker.service_broker import ASYNC_PLAN, ServiceBroker
 
 
 def remove(binding: Binding) -> None:
@@ -330,14 +330,38 @@ def test_a_body_without_end_is_refused(chain: Chain) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'"x"', b"{}", b'{"service_id": 1}', b'{"service_id": "s"}']
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"{}",
+        b'{"service_id": 1}',
+        b'{"service_id": "s"}',
+        b'{"service_id": "\\ud800", "plan_id": "p"}',
+        b'{"service_id": "s", "plan_id": "\\u0000"}',
+    ],
 )
 def test_a_bind_that_is_no_bind_is_refused_here(chain: Chain, body: bytes) -> None:
     answer = chain.platform.client.put(chain.platform.path(binding="x"), content=body)
 
     assert answer.status_code == 400
     assert answer.json()["description"]
-    assert chain.broker.state.bindings == {}
+    assert not any(seen.path.endswith("/x") for seen in chain.broker.seen)
+
+
+@pytest.mark.parametrize("text", [b"\\ud800", b"\\u0000"])
+def test_texts_of_the_upstream_that_no_database_takes_are_not_stored(chain: Chain, text: bytes) -> None:
+    chain.broker.next_refusals.append((400, b'{"error": "' + text + b'"}'))
+    assert chain.platform.bind().status_code == 400
+    assert [[r.error for r in store.audited(BINDING)] for store in chain.stores] == [[None], [None]]
+    nothing_is_left(chain)
+
+    chain.broker.next_answers.append((202, b'{"operation": "' + text + b'"}'))
+    answer = chain.platform.bind(plan=ASYNC_PLAN, query={"accepts_incomplete": "true"})
+    assert answer.status_code == 202
+    assert [[b.operation for b in store.all()] for store in chain.stores] == [[None], [None]]
 
 
 def test_a_record_that_finds_no_database_is_written_when_it_is_back(

@@ -136,6 +136,7 @@ def test_every_line_of_the_versions_is_kept(chain: Chain) -> None:
         "/v1/osb/fabrik//v2/service_instances/{instance}",
         "/%762/service_instances/{instance}/",
         "/v2/service_instances/{instance}/service_bindings/%FF",
+        "/v2/service_instances/{instance}/service_bindings/%00",
         "/v2/service_instances/a%2Fservice_bindings%2Fb",
         "/v2/../v2/catalog",
         "/v2/%2e%2e/x",
