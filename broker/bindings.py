@@ -23,6 +23,7 @@ from broker.progress import (
     Change,
     Progress,
     about,
+    asked_in_vain,
     bound,
     gone,
     operation_of,
@@ -85,6 +86,8 @@ class Bindings:
         """`DELETE …/service_bindings/{id}`. The route goes after the upstream's success, not before."""
         with self._locks.call(binding_id):
             binding = self._own(call, instance_id, binding_id)
+            if binding is not None:
+                binding = self._taken_up(binding)
             answered = self._upstream.send(call)
             if binding is None:
                 return answered
@@ -193,7 +196,11 @@ class Bindings:
             raise ConflictError("the binding exists for another namespace")
         if binding.phase == Phase.WATCHED:
             return self._store.change(binding, to(Phase.REQUESTED))
-        return binding
+        return self._taken_up(binding)
+
+    def _taken_up(self, binding: Binding) -> Binding:
+        """The row of a call before this one. Where that died before it heard the upstream, the upstream may still bind."""
+        return self._store.change(binding, asked_in_vain) if binding.phase == Phase.REQUESTED else binding
 
     def _predecessor(self, call: Call, instance_id: str, request: Document) -> Binding | None:
         """The binding that this one rotates, where it is known here (OSB "Binding Rotation")."""

@@ -150,7 +150,7 @@ class Progress:
         def change(found: Binding) -> None:
             found.phase = Phase.UNDOING
             if unanswered:
-                found.unanswered_at = datetime.now(UTC)
+                asked_in_vain(found)
 
         self._store.change(binding, change, PATIENCE, audit=audit)
         self._reconciler.wake()
@@ -354,6 +354,11 @@ def to(phase: Phase) -> Change:
         binding.phase = phase
 
     return change
+
+
+def asked_in_vain(binding: Binding) -> None:
+    """The change to a binding that the upstream was asked for and did not answer."""
+    binding.unanswered_at = datetime.now(UTC)
 
 
 def bound(binding: Binding) -> None:

@@ -270,6 +270,35 @@ def test_what_a_dead_replica_left_is_finished(chain: Chain) -> None:
     assert list(chain.provider_cluster.objects) == ["0-routed"]
 
 
+@pytest.mark.parametrize("call", ["bind", "unbind"])
+def test_what_a_dead_replica_asked_for_is_undone_though_the_broker_denies_it_at_first(
+    chain: Chain, call: str
+) -> None:
+    """The platform repeats or undoes a bind over which the proxy died, while the broker is still at work on it."""
+    chain.stores[0].add(
+        Binding(
+            binding_id=BINDING,
+            instance_id=INSTANCE,
+            base="",
+            service_id=SERVICE,
+            plan_id=PLAN,
+            phase=Phase.REQUESTED,
+            consumer_id=CONSUMER_ID,
+            shard=0,
+        )
+    )
+    if call == "bind":
+        chain.broker.next_refusals.append((422, b'{"error": "ConcurrencyError"}'))
+        data = {"network_profile_id": PROFILE, "data": {"consumer_id": CONSUMER_ID}}
+        assert chain.direct.bind(network_data=data).status_code == 422
+    else:
+        assert chain.direct.unbind().status_code == 410
+    chain.broker.state.bindings[BINDING] = {"instance": INSTANCE, "service_id": SERVICE, "plan_id": PLAN}
+
+    nothing_is_left(chain)
+    wait_until(lambda: not chain.broker.state.bindings, "it is unbound", 5)
+
+
 def to_phase(phase: Phase) -> Callable[[Binding], None]:
     """As a call that died long ago left it."""
 
