@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 
 from broker import metrics
 from broker.engine import Gone
-from broker.errors import UnavailableError
+from broker.errors import BusyError, UnavailableError
 from broker.network import Endpoint, slug
 from broker.program import Wanted
 from broker.reconciler import ATTEMPTS, Reconciler
@@ -175,6 +175,20 @@ def test_a_result_of_an_older_generation_decides_nothing(store: Store) -> None:
     found = store.get("a")
     assert found is not None
     assert (found.generation, found.applied, found.settled) == (2, 0, False)
+    store.close()
+
+
+def test_a_binding_that_was_changed_meanwhile_is_not_forgotten(store: Store) -> None:
+    read = store.add(new("a"))
+    changed = store.change(store.add(new("b")), lambda b: b.want(route(1, 1)))
+    store.change(read, lambda b: b.want(route(1, 1)))
+
+    with pytest.raises(BusyError):
+        store.remove(read)
+    store.remove(changed)
+    store.remove(changed)
+
+    assert [binding.binding_id for binding in store.all()] == ["a"]
     store.close()
 
 
