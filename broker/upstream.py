@@ -100,6 +100,12 @@ def header(headers: Headers, name: str) -> str | None:
     return ", ".join(found) if found else None
 
 
+def hop_by_hop(headers: Headers) -> frozenset[str]:
+    """Names of the headers that end at this hop, with those that `Connection` lists."""
+    listed = (header(headers, "connection") or "").split(",")
+    return HOP_BY_HOP | {name.strip().lower() for name in listed}
+
+
 def answer(document: Document, status: int = HTTPStatus.OK) -> Answer:
     """An answer of our own."""
     return Answer(status, documents.dump(document), (("content-type", "application/json"),))
@@ -153,8 +159,13 @@ class Upstream:
         except httpx.HTTPError as error:
             metrics.upstream_failures.inc()
             raise UpstreamError(f"the upstream broker gave no answer ({type(error).__name__})") from error
+        if response.status_code not in range(100, 600):
+            raise UpstreamError(
+                f"the upstream broker answered the status {response.status_code}, which is none"
+            )
         given = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in response.headers.raw]
-        kept = [(key, value) for key, value in given if key.lower() not in {*HOP_BY_HOP, DECODED}]
+        left_out = hop_by_hop(given) | {DECODED}
+        kept = [(key, value) for key, value in given if key.lower() not in left_out]
         return Answer(response.status_code, response.content, kept)
 
     def close(self) -> None:
@@ -166,7 +177,7 @@ class Upstream:
         return path + (b"?" + call.query.encode("ascii") if call.query else b"")
 
     def _headers(self, call: Call) -> Headers:
-        left_out = HOP_BY_HOP | {osb.PROXY_VERSIONS.lower()}
+        left_out = hop_by_hop(call.headers) | {osb.PROXY_VERSIONS.lower()}
         if self._checked or self._auth is not None:
             left_out |= {"authorization"}
         traced = tracing.headers()

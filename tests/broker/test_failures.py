@@ -118,6 +118,14 @@ def test_an_upstream_that_is_dead_is_a_502_with_an_osb_error(chain: Chain) -> No
     nothing_is_left(chain)
 
 
+def test_a_status_that_is_none_is_no_answer(chain: Chain) -> None:
+    chain.broker.next_answers.append((600, b"{}"))
+
+    answer = chain.direct.client.get("/v2/catalog")
+
+    assert (answer.status_code, answer.json()["error"]) == (502, "UpstreamError")
+
+
 def test_an_upstream_that_is_slow_is_a_502_and_its_binding_is_undone(chain: Chain) -> None:
     chain.broker.hold = threading.Event()
 
