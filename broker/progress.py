@@ -247,7 +247,7 @@ class Progress:
         """An asynchronous unbind failed upstream. What nobody ever had credentials of is undone all the same."""
 
         def change(found: Binding) -> None:
-            found.phase = Phase.BOUND if found.wanted else Phase.UNDOING
+            found.phase = Phase.BOUND if found.wanted and found.applied else Phase.UNDOING
             found.operation, found.with_instance = None, False
 
         audit = own_entry(binding, "unbind-failed", HTTPStatus.BAD_GATEWAY, UpstreamError.default_code)

@@ -201,6 +201,19 @@ def test_a_service_that_nobody_unbinds_upstream_keeps_its_route(chain: Chain) ->
     assert ended(chain)[1] == "failed"
 
 
+def test_what_nobody_has_credentials_of_is_undone_though_its_unbind_failed_upstream(chain: Chain) -> None:
+    chain.consumer_cluster.gate = threading.Event()
+    chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
+    wait_until(lambda: phases(chain)[1] == [Phase.ROUTING], "bound upstream")
+    chain.broker.fails = True
+    assert chain.platform.unbind(plan=ASYNC_PLAN, **ACCEPTED).status_code == 202
+
+    wait_until(lambda: phases(chain)[1] == [Phase.UNDOING], "the unbind failed upstream")
+    chain.broker.fails = False
+    chain.consumer_cluster.gate.set()
+    nothing_is_left(chain)
+
+
 def test_an_operation_that_fails_upstream_is_told_though_the_proxy_heard_it_first(chain: Chain) -> None:
     chain.broker.fails = True
     chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
