@@ -94,11 +94,14 @@ class Progress:
                 return state("in progress")
 
     def resume(self) -> None:
-        """Goes on with everything unfinished whose shard is this replica's. One step each; for the reconciler."""
+        """Goes on with everything unfinished whose shard is this replica's, until the reconciler stops. One step each; for
+        the reconciler."""
         found = self._store.in_phase(*UNFINISHED)
         here = {(binding.binding_id, binding.phase) for binding in found}
         self._pauses = {key: pause for key, pause in self._pauses.items() if key in here}
         for binding in found:
+            if self._reconciler.stopping:
+                return
             try:
                 if self._is_due(binding) and self._locks.own(binding.shard):
                     with self._locks.step(binding.binding_id):

@@ -288,18 +288,7 @@ def test_what_a_dead_replica_asked_for_is_undone_though_the_broker_denies_it_at_
     chain: Chain, call: str
 ) -> None:
     """The platform repeats or undoes a bind over which the proxy died, while the broker is still at work on it."""
-    chain.stores[0].add(
-        Binding(
-            binding_id=BINDING,
-            instance_id=INSTANCE,
-            base="",
-            service_id=SERVICE,
-            plan_id=PLAN,
-            phase=Phase.REQUESTED,
-            consumer_id=CONSUMER_ID,
-            shard=0,
-        )
-    )
+    chain.stores[0].add(stored(BINDING, Phase.REQUESTED))
     if call == "bind":
         chain.broker.next_refusals.append((422, b'{"error": "ConcurrencyError"}'))
         data = {"network_profile_id": PROFILE, "data": {"consumer_id": CONSUMER_ID}}
@@ -310,6 +299,20 @@ def test_what_a_dead_replica_asked_for_is_undone_though_the_broker_denies_it_at_
 
     nothing_is_left(chain)
     wait_until(lambda: not chain.broker.state.bindings, "it is unbound", 5)
+
+
+def stored(binding_id: str, phase: Phase) -> Binding:
+    """A row of the provider's proxy as a replica left it that died just now."""
+    return Binding(
+        binding_id=binding_id,
+        instance_id=INSTANCE,
+        base="",
+        service_id=SERVICE,
+        plan_id=PLAN,
+        phase=phase,
+        consumer_id=CONSUMER_ID,
+        shard=0,
+    )
 
 
 def to_phase(phase: Phase) -> Callable[[Binding], None]:
@@ -330,6 +333,17 @@ def test_a_binding_that_the_upstream_makes_after_it_was_given_up_is_undone(chain
     chain.broker.late.set()
     nothing_is_left(chain)
     assert chain.broker.state.bindings == {}
+
+
+def test_a_stop_waits_for_one_step_of_the_chores_and_not_for_all(chain: Chain) -> None:
+    chain.broker.hold = threading.Event()
+    for number in range(6):
+        chain.stores[0].add(stored(f"b-{number}", Phase.UNDOING))
+    for _ in range(2):  # what was added after a look is seen by the next
+        assert chain.broker.arrived.acquire(timeout=30)
+
+    chain.provider.stop()
+    assert not chain.broker.arrived.acquire(blocking=False)
 
 
 def test_a_watched_binding_can_be_bound_again(chain: Chain) -> None:
