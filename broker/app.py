@@ -291,6 +291,8 @@ def _is_of_the_api(raw: str) -> bool:
         return False
     if "\0" in path:
         raise BadRequestError("the path has a NUL character")
+    if "%" in raw.partition("/v2/")[0]:
+        raise BadRequestError("the path is percent-encoded before /v2/, where bindings are told apart by it")
     if not all(path.split("/")[1:]):
         raise BadRequestError("the path has an empty segment; send it without doubled and trailing slashes")
     return True

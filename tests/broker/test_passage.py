@@ -150,6 +150,8 @@ def test_every_line_of_the_versions_is_kept(chain: Chain) -> None:
         "/v1/osb/fabrik/v2/service_instances/{instance}/",
         "/v1/osb/fabrik//v2/service_instances/{instance}",
         "/%762/service_instances/{instance}/",
+        "/v1/osb/%66abrik/v2/service_instances/{instance}/service_bindings/{binding}",
+        "/%761/osb/fabrik/v2/service_instances/{instance}/service_bindings/{binding}",
         "/v2/service_instances/{instance}/service_bindings/%FF",
         "/v2/service_instances/{instance}/service_bindings/%00",
         "/v2/service_instances/a%2Fservice_bindings%2Fb",
