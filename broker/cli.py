@@ -23,6 +23,7 @@ from broker import logs, settings, tracing
 from broker.app import create_app
 from broker.engine import Engine
 from broker.errors import UnavailableError
+from broker.probe import probe_of
 from broker.progress import Progress
 from broker.proxy import Proxy
 from broker.reconciler import Reconciler
@@ -137,7 +138,7 @@ def reconcile(
     locks = open_locks(store, read.stack)
     upstream = Upstream(read)
     engine = Engine(read)
-    reconciler = Reconciler(store, locks, engine)
+    reconciler = Reconciler(store, locks, engine, probe=probe_of(read))
     try:
         store.migrate()
         side = side_of(read, upstream)
