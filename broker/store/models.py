@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from sqlalchemy import JSON, Boolean, DateTime, Index, Integer, MetaData, String, Text, false
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.types import TypeDecorator
 
 from broker.network import Endpoint, PublicEndpoint
@@ -178,6 +179,11 @@ class Binding(Base):
     def _changed(self) -> None:
         self.generation += 1
         self.attempts, self.error = 0, None
+        for name in (
+            "attempts",
+            "error",
+        ):  # updates count them in the table, which may hold others than were read
+            flag_modified(self, name)
 
 
 class Audit(Base):

@@ -178,6 +178,20 @@ def test_a_result_of_an_older_generation_decides_nothing(store: Store) -> None:
     store.close()
 
 
+def test_a_new_route_is_tried_as_often_as_a_first_one(store: Store) -> None:
+    """Though the one before failed after the binding was read."""
+    binding = store.change(store.add(new("a")), lambda b: b.want(route(1, 1)))
+    for _ in range(ATTEMPTS):
+        store.record([Result("a", 1, "no", certain=True)])
+
+    store.change(binding, lambda b: b.want(route(2, 1)))
+
+    found = store.get("a")
+    assert found is not None
+    assert (found.generation, found.attempts, found.error) == (2, 0, None)
+    store.close()
+
+
 def test_a_binding_that_was_changed_meanwhile_is_not_forgotten(store: Store) -> None:
     read = store.add(new("a"))
     changed = store.change(store.add(new("b")), lambda b: b.want(route(1, 1)))
