@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -133,6 +136,30 @@ def test_an_upstream_that_is_slow_is_a_502_and_its_binding_is_undone(chain: Chai
     assert any(seen.method == "PUT" and seen.path.endswith(BINDING) for seen in chain.broker.seen)
     chain.broker.hold.set()
     nothing_is_left(chain)
+
+
+def test_an_upstream_whose_answer_does_not_end_is_a_502(tmp_path: Path) -> None:
+    """It sends a byte now and then, so that no single wait is a long one."""
+
+    def answer(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n")
+            for byte in b"{}" + b" " * 38:
+                time.sleep(0.2)
+                connection.sendall(bytes([byte]))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        upstream = f"http://127.0.0.1:{server.getsockname()[1]}"
+        read = load(tmp_path, provider_settings(tmp_path, upstream, upstreamTimeout=1))
+        with served(read, Proxy(read, deployer=Cluster())) as url:
+            platform = Platform(url)
+            given = platform.client.get("/v2/catalog")
+            platform.client.close()
+
+    assert (given.status_code, given.json()["error"]) == (502, "UpstreamError")
 
 
 def test_a_failed_unbind_upstream_leaves_the_routes_alone(chain: Chain) -> None:
