@@ -289,6 +289,10 @@ def _is_of_the_api(raw: str) -> bool:
         raise BadRequestError("the path is no percent-encoded UTF-8") from None
     if not osb.is_below_v2(path):
         return False
+    if "\0" in path:
+        raise BadRequestError("the path has a NUL character")
+    if "%" in raw.partition("/v2/")[0]:
+        raise BadRequestError("the path is percent-encoded before /v2/, where bindings are told apart by it")
     if not all(path.split("/")[1:]):
         raise BadRequestError("the path has an empty segment; send it without doubled and trailing slashes")
     return True

@@ -22,6 +22,8 @@ from broker.progress import (
     UNKNOWN_UPSTREAM,
     Change,
     Progress,
+    about,
+    asked_in_vain,
     bound,
     gone,
     operation_of,
@@ -34,7 +36,7 @@ from broker.records import Record, error_code
 from broker.settings import Settings
 from broker.sides import Side
 from broker.store import Binding, Locks, Phase, Store
-from broker.store.models import MAX_ID
+from broker.store.models import MAX_ID, is_storable
 from broker.upstream import Answer, Call, NotSentError, Upstream
 
 PREDECESSOR = "predecessor_binding_id"
@@ -84,6 +86,8 @@ class Bindings:
         """`DELETE …/service_bindings/{id}`. The route goes after the upstream's success, not before."""
         with self._locks.call(binding_id):
             binding = self._own(call, instance_id, binding_id)
+            if binding is not None:
+                binding = self._taken_up(binding)
             answered = self._upstream.send(call)
             if binding is None:
                 return answered
@@ -148,7 +152,7 @@ class Bindings:
         leaving = [b for b in self._store.of_instance(call.base, instance_id) if b.with_instance]
         if not leaving:
             return self._remembered(call, instance_id, "")
-        answered = self._upstream.send(call)
+        answered = self._upstream.send(about(call, leaving[0]))
         try:
             match state_of(answered):
                 case "gone" | "succeeded":
@@ -192,7 +196,11 @@ class Bindings:
             raise ConflictError("the binding exists for another namespace")
         if binding.phase == Phase.WATCHED:
             return self._store.change(binding, to(Phase.REQUESTED))
-        return binding
+        return self._taken_up(binding)
+
+    def _taken_up(self, binding: Binding) -> Binding:
+        """The row of a call before this one. Where that died before it heard the upstream, the upstream may still bind."""
+        return self._store.change(binding, asked_in_vain) if binding.phase == Phase.REQUESTED else binding
 
     def _predecessor(self, call: Call, instance_id: str, request: Document) -> Binding | None:
         """The binding that this one rotates, where it is known here (OSB "Binding Rotation")."""
@@ -409,8 +417,11 @@ def _text(request: Document, key: str, otherwise: str = "") -> str:
     found = request.get(key)
     if found is None and PREDECESSOR in request and key != PREDECESSOR:
         return otherwise
-    if not isinstance(found, str) or not found:
-        raise BadRequestError(f"{key}: is required, a text that is not empty", "MalformedRequest")
+    if not isinstance(found, str) or not found or not is_storable(found):
+        raise BadRequestError(
+            f"{key}: is required, a text that is neither empty nor holds NUL or lone surrogates",
+            "MalformedRequest",
+        )
     return found
 
 

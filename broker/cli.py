@@ -9,6 +9,7 @@ import json
 import signal
 import sys
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -22,11 +23,13 @@ from broker import logs, settings, tracing
 from broker.app import create_app
 from broker.engine import Engine
 from broker.errors import UnavailableError
+from broker.probe import probe_of
 from broker.progress import Progress
 from broker.proxy import Proxy
 from broker.reconciler import Reconciler
 from broker.sides import side_of
 from broker.store import DatabaseInUseError, Store, VersionError, open_locks
+from broker.store.locks import STEP_PATIENCE
 from broker.update import EngineError
 from broker.upstream import Upstream
 
@@ -62,6 +65,11 @@ def _read(file: Path | None, secrets: Path | None, **flags: str | None) -> setti
     return settings.read(given, file, secrets)
 
 
+def longest_call(read: settings.Settings) -> int:
+    """Seconds that a call may take, which a stop waits for: for a step of its binding, the upstream, and its route."""
+    return ceil(STEP_PATIENCE) + read.upstream_timeout + read.deploy_timeout
+
+
 @app.command()
 def serve(
     *,
@@ -95,7 +103,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=read.deploy_timeout + read.upstream_timeout,
+        timeout_graceful_shutdown=longest_call(read),
         ssl_certfile=read.tls_certificate,
         ssl_keyfile=read.tls_key,
         ssl_ca_certs=str(read.tls_client_ca) if read.tls_client_ca else None,
@@ -130,7 +138,7 @@ def reconcile(
     locks = open_locks(store, read.stack)
     upstream = Upstream(read)
     engine = Engine(read)
-    reconciler = Reconciler(store, locks, engine)
+    reconciler = Reconciler(store, locks, engine, probe=probe_of(read))
     try:
         store.migrate()
         side = side_of(read, upstream)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +36,50 @@ def environment(state: str, home: Path) -> dict[str, str]:
         "PULUMI_SKIP_CHECKPOINTS": "true",
         "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true",
     }
+
+
+class OwnFolder:
+    """A temporary folder of this process, which holds a lock on it. Folders that nobody holds were left by processes that were
+    killed, and whoever makes a further one removes them."""
+
+    def __init__(self, prefix: str) -> None:
+        """prefix: begins the name of the folder, and of no other program's."""
+        for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+            with contextlib.suppress(OSError):  # it is another account's, or no folder
+                handle = _locked(left)
+                if handle is not None:
+                    _remove(left, handle)
+        handle = None
+        while handle is None:
+            self.path = Path(tempfile.mkdtemp(prefix=prefix))
+            handle = _locked(self.path)
+        self._handle = handle
+
+    def remove(self) -> None:
+        """It is needed no more."""
+        _remove(self.path, self._handle)
+
+
+def _locked(folder: Path) -> int | None:
+    """Locks a folder, for as long as this process holds what is returned; None where another one was faster. Raises
+    OSError."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle), folder.stat()):
+            return handle
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(handle)
+    return None
+
+
+def _remove(folder: Path, handle: int) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(handle)
 
 
 def quiet_home(folder: Path) -> Path:

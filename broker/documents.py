@@ -5,7 +5,7 @@ In one that is, numbers keep their spelling (`1.10`, `1e5`, 40 digits), objects 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TypeAlias
 
 import simplejson
@@ -40,7 +40,7 @@ def load(text: bytes) -> Document:
     """A JSON object. Raises NotAnObjectError, which does not quote the text: it may hold secrets."""
     try:
         value = simplejson.loads(text, parse_float=_Number, parse_int=_integer, allow_nan=False)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, InvalidOperation):
         raise NotAnObjectError("is no JSON") from None
     if not isinstance(value, dict):
         raise NotAnObjectError("is no JSON object")

@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from pulumi.automation import errors as auto_errors
 from pulumi.automation import events
 
 from broker import network
-from broker.command import Command, environment, quiet_home, reason, redacted
+from broker.command import Command, OwnFolder, environment, quiet_home, reason, redacted
 from broker.program import Declared, Wanted, declare, plugin_of, undeclarable
 from broker.settings import Settings
 from broker.store.store import Result
@@ -92,7 +91,8 @@ class Engine:
         binary = shutil.which("pulumi")
         if binary is None:
             raise EngineError("there is no `pulumi` on PATH; install the Pulumi CLI")
-        self._directory = Path(tempfile.mkdtemp(prefix=f"meshbridge-{settings.stack}-"))
+        self._own_folder = OwnFolder(f"meshbridge-broker-{settings.stack}-")
+        self._directory = self._own_folder.path
         self._home = quiet_home(self._directory)
         self._command = Command(binary, self._directory)
         self._stacks: dict[int, Stack] = {}
@@ -104,7 +104,7 @@ class Engine:
     def close(self) -> None:
         """See Deployer."""
         self.retain(lambda _: False)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._own_folder.remove()
 
     def kill(self, shard: int) -> None:
         """See Deployer."""

@@ -7,13 +7,21 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from broker.settings import ProbeSettings
+from broker.settings import ProbeSettings, Settings
 
 PARALLEL = 16
 """Routes that are tried at a time."""
 
 Probe = Callable[[Sequence[str]], str | None]
 """Tries the virtual IPs of one binding: None where a connection to each came through, else what is wrong."""
+
+
+def probe_of(settings: Settings) -> Probe | None:
+    """The probe that a broker is set to; None for none."""
+    consumer = settings.consumer
+    if consumer is None or consumer.probe is None:
+        return None
+    return probe(consumer.probe, consumer.service_port)
 
 
 def probe(settings: ProbeSettings, port: int, sleep: Callable[[float], None] = time.sleep) -> Probe:

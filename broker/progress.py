@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Literal
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode
 
 import structlog
 
@@ -32,6 +32,7 @@ from broker.records import own_entry
 from broker.settings import Settings
 from broker.sides import Side
 from broker.store import Audit, Binding, ConsumerRoute, Locks, Phase, ProviderRoute, Store
+from broker.store.models import is_storable
 from broker.upstream import Answer, Call, Upstream, answer
 
 ASYNC = "accepts_incomplete"
@@ -93,11 +94,14 @@ class Progress:
                 return state("in progress")
 
     def resume(self) -> None:
-        """Goes on with everything unfinished whose shard is this replica's. One step each; for the reconciler."""
+        """Goes on with everything unfinished whose shard is this replica's, until the reconciler stops. One step each; for
+        the reconciler."""
         found = self._store.in_phase(*UNFINISHED)
         here = {(binding.binding_id, binding.phase) for binding in found}
         self._pauses = {key: pause for key, pause in self._pauses.items() if key in here}
         for binding in found:
+            if self._reconciler.stopping:
+                return
             try:
                 if self._is_due(binding) and self._locks.own(binding.shard):
                     with self._locks.step(binding.binding_id):
@@ -149,7 +153,7 @@ class Progress:
         def change(found: Binding) -> None:
             found.phase = Phase.UNDOING
             if unanswered:
-                found.unanswered_at = datetime.now(UTC)
+                asked_in_vain(found)
 
         self._store.change(binding, change, PATIENCE, audit=audit)
         self._reconciler.wake()
@@ -222,7 +226,7 @@ class Progress:
             self._pauses[key] = replace(pause, until=until)
 
     def _upstream_progress(self, call: Call, binding: Binding) -> Answer:
-        answered = self._upstream.send(call)
+        answered = self._upstream.send(about(call, binding))
         found = state_of(answered)
         if binding.phase == Phase.UNBINDING:
             if found in {"gone", "succeeded"}:
@@ -246,7 +250,7 @@ class Progress:
         """An asynchronous unbind failed upstream. What nobody ever had credentials of is undone all the same."""
 
         def change(found: Binding) -> None:
-            found.phase = Phase.BOUND if found.wanted else Phase.UNDOING
+            found.phase = Phase.BOUND if found.wanted and found.applied else Phase.UNDOING
             found.operation, found.with_instance = None, False
 
         audit = own_entry(binding, "unbind-failed", HTTPStatus.BAD_GATEWAY, UpstreamError.default_code)
@@ -355,6 +359,11 @@ def to(phase: Phase) -> Change:
     return change
 
 
+def asked_in_vain(binding: Binding) -> None:
+    """The change to a binding that the upstream was asked for and did not answer."""
+    binding.unanswered_at = datetime.now(UTC)
+
+
 def bound(binding: Binding) -> None:
     """The change to a binding that is answered as succeeded: nothing of it is under way."""
     binding.phase, binding.operation = Phase.BOUND, None
@@ -397,13 +406,23 @@ def operation_of(answered: Answer) -> str | None:
         found = answered.document().get("operation")
     except UpstreamError:
         return None
-    return found if isinstance(found, str) and len(found) <= MAX_OPERATION else None
+    return found if isinstance(found, str) and len(found) <= MAX_OPERATION and is_storable(found) else None
 
 
 def _operation_call(binding: Binding, name: str | None, *, with_instance: bool) -> Call:
     of = osb.instance_path(binding.instance_id) if with_instance else _path(binding)
     operation = {} if name is None else {"operation": name}
     return _own_call(binding, "GET", f"{of}/last_operation", **operation)
+
+
+def about(call: Call, binding: Binding) -> Call:
+    """The call where it asks for the operation that the binding waits for; else that question in its place: the end of
+    another operation is not the end of this one."""
+    asked = parse_qs(call.query).get("operation", [None])
+    own = _operation_call(binding, binding.operation, with_instance=binding.with_instance)
+    if (call.path, asked) == (own.path, [binding.operation]):
+        return call
+    return replace(call, path=own.path, query=own.query)
 
 
 def _own_call(binding: Binding, method: str, path: str, **query: str) -> Call:

@@ -15,7 +15,7 @@ from broker.documents import NotAnObjectError
 from broker.engine import Deployer, Engine
 from broker.errors import BadRequestError, OsbError, UnavailableError
 from broker.offers import Offers
-from broker.probe import probe
+from broker.probe import probe_of
 from broker.progress import Progress
 from broker.reconciler import Reconciler
 from broker.records import Record, error_code
@@ -63,13 +63,9 @@ class Proxy:
         self.store = Store(settings.database)
         self._locks = open_locks(self.store, settings.stack)
         self._deployer = deployer if deployer is not None else Engine(settings)
-        consumer = settings.consumer
-        tried = (
-            None
-            if consumer is None or consumer.probe is None
-            else probe(consumer.probe, consumer.service_port)
+        self._reconciler = Reconciler(
+            self.store, self._locks, self._deployer, self._chores, probe_of(settings)
         )
-        self._reconciler = Reconciler(self.store, self._locks, self._deployer, self._chores, tried)
         self._progress = Progress(
             settings, side, self._upstream, store=self.store, locks=self._locks, reconciler=self._reconciler
         )

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from broker import documents, osb
 from broker.documents import NotAnObjectError
 from broker.store import Audit, Binding
-from broker.store.models import MAX_ID
+from broker.store.models import MAX_ID, is_storable
 from broker.upstream import Answer, Call
 
 
@@ -55,4 +55,4 @@ def error_code(given: Answer) -> str | None:
         found = documents.load(given.body).get("error")
     except NotAnObjectError:
         return None
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str) and is_storable(found) else None

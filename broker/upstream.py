@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 
@@ -100,6 +102,21 @@ def header(headers: Headers, name: str) -> str | None:
     return ", ".join(found) if found else None
 
 
+def _until(deadline: float, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks of an answer, which must end by then (monotonic): the client's time-out is that of each. Raises
+    httpx.ReadTimeout."""
+    for chunk in chunks:
+        if time.monotonic() > deadline:
+            raise httpx.ReadTimeout("the answer has not ended yet")
+        yield chunk
+
+
+def hop_by_hop(headers: Headers) -> frozenset[str]:
+    """Names of the headers that end at this hop, with those that `Connection` lists."""
+    listed = (header(headers, "connection") or "").split(",")
+    return HOP_BY_HOP | {name.strip().lower() for name in listed}
+
+
 def answer(document: Document, status: int = HTTPStatus.OK) -> Answer:
     """An answer of our own."""
     return Answer(status, documents.dump(document), (("content-type", "application/json"),))
@@ -114,7 +131,7 @@ class Upstream:
 
     def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
         """transport: in place of the network, for tests."""
-        self._url = httpx.URL(settings.upstream)
+        self._url, self._timeout = httpx.URL(settings.upstream), settings.upstream_timeout
         self._checked = settings.username is not None
         self._auth = None
         if settings.upstream_username is not None and settings.upstream_password is not None:
@@ -145,17 +162,25 @@ class Upstream:
             headers=[(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers],
             content=call.body or None,
         )
+        deadline = time.monotonic() + self._timeout
         try:
-            response = self._client.send(request, auth=self._auth)
+            response = self._client.send(request, auth=self._auth, stream=True)
+            with contextlib.closing(response):
+                body = b"".join(_until(deadline, response.iter_bytes()))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             metrics.upstream_failures.inc()
             raise NotSentError(f"the upstream broker cannot be reached ({type(error).__name__})") from error
         except httpx.HTTPError as error:
             metrics.upstream_failures.inc()
             raise UpstreamError(f"the upstream broker gave no answer ({type(error).__name__})") from error
+        if response.status_code not in range(100, 600):
+            raise UpstreamError(
+                f"the upstream broker answered the status {response.status_code}, which is none"
+            )
         given = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in response.headers.raw]
-        kept = [(key, value) for key, value in given if key.lower() not in {*HOP_BY_HOP, DECODED}]
-        return Answer(response.status_code, response.content, kept)
+        left_out = hop_by_hop(given) | {DECODED}
+        kept = [(key, value) for key, value in given if key.lower() not in left_out]
+        return Answer(response.status_code, body, kept)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -166,7 +191,7 @@ class Upstream:
         return path + (b"?" + call.query.encode("ascii") if call.query else b"")
 
     def _headers(self, call: Call) -> Headers:
-        left_out = HOP_BY_HOP | {osb.PROXY_VERSIONS.lower()}
+        left_out = hop_by_hop(call.headers) | {osb.PROXY_VERSIONS.lower()}
         if self._checked or self._auth is not None:
             left_out |= {"authorization"}
         traced = tracing.headers()

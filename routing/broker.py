@@ -33,6 +33,10 @@ SETTINGS_FILE = "settings.json"
 DIGEST = "meshbridge.io/settings"
 """Annotation of the Pods with the digest of their settings, which replaces them when those change."""
 
+END_PERIOD = 25
+"""Seconds that the broker gets to end beside its time-outs: 10 s for which a call may wait before it does anything, and the
+rest for what runs in the background."""
+
 STARTUP_PERIOD = 2
 """Seconds between two looks whether it has started, which should be seen soon."""
 
@@ -260,7 +264,9 @@ def deployment(broker: BrokerDeployment, digest: Json) -> Manifest:
     pod: dict[str, Json] = {
         "serviceAccountName": broker.name,
         "automountServiceAccountToken": config.role != "forward",
-        "terminationGracePeriodSeconds": config.deploy_timeout_seconds + config.upstream.timeout_seconds + 15,
+        "terminationGracePeriodSeconds": config.deploy_timeout_seconds
+        + config.upstream.timeout_seconds
+        + END_PERIOD,
         "securityContext": {
             "runAsUser": USER,
             "runAsGroup": USER,

@@ -11,12 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from sqlalchemy import JSON, Boolean, DateTime, Index, Integer, MetaData, String, Text, false
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.types import TypeDecorator
 
 from broker.network import Endpoint, PublicEndpoint
 
 MAX_ID = 255
 """Longest binding and instance id that is stored; longer ones are refused."""
+
+
+def is_storable(text: str) -> bool:
+    """Whether every database takes the text: none takes lone surrogates, and PostgreSQL no NUL."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class _RouteModel(BaseModel):
@@ -173,6 +179,11 @@ class Binding(Base):
     def _changed(self) -> None:
         self.generation += 1
         self.attempts, self.error = 0, None
+        for name in (
+            "attempts",
+            "error",
+        ):  # updates count them in the table, which may hold others than were read
+            flag_modified(self, name)
 
 
 class Audit(Base):

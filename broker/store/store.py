@@ -185,11 +185,17 @@ class Store:
             raise BusyError("another request changed this binding at the same time") from None
 
     def remove(self, binding: Binding, patience: float = 0, *, audit: Audit | None = None) -> None:
-        """Forgets a binding of which nothing is left, with its audit record in the same transaction."""
+        """Forgets a binding of which nothing is left, with its audit record in the same transaction.
+
+        Raises BusyError where somebody else changed it meanwhile.
+        """
 
         def once() -> None:
             with self._available(), self._sessions.begin() as session:
-                session.execute(delete(Binding).where(Binding.binding_id == binding.binding_id))
+                as_read = (Binding.binding_id == binding.binding_id, Binding.version == binding.version)
+                session.execute(delete(Binding).where(*as_read))
+                if session.get(Binding, binding.binding_id) is not None:
+                    raise BusyError("another request changed this binding at the same time")
                 if audit is not None:
                     session.add(audit)
 

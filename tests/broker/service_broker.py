@@ -48,12 +48,13 @@ CATALOG = {
 @dataclass
 class State:
     """What the broker knows. operations: polls that are left until an asynchronous operation ends, by binding, or by instance
-    that leaves."""
+    that leaves; ended: names of the operations that bound what is there."""
 
     instances: dict[str, dict[str, Any]] = field(default_factory=dict)
     bindings: dict[str, dict[str, Any]] = field(default_factory=dict)
     operations: dict[str, int] = field(default_factory=dict)
     leaving: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -283,7 +284,7 @@ class ServiceBroker:
 
     def _instance_operation(self, instance: str, query: dict[str, list[str]]) -> tuple[int, Any]:
         self._instance(instance)
-        if instance not in self.state.operations:
+        if instance not in self.state.operations or query.get("operation") == [f"provision-{instance}"]:
             return 200, {"state": "succeeded"}
         if query.get("operation") != [f"deprovision-{instance}"]:
             raise Refusal(400, description="operation is not what was answered")
@@ -327,6 +328,7 @@ class ServiceBroker:
                 raise Refusal(422, "AsyncRequired", "this plan binds asynchronously")
             self.state.bindings[binding] = wanted
             self.state.operations[binding] = 2
+            self.state.ended = [name for name in self.state.ended if not name.startswith(f"bind-{binding}")]
             return 202, {"operation": f"bind-{binding}{self.attempt}"}
         self.state.bindings[binding] = wanted
         return 201, self._answer(binding)
@@ -382,6 +384,8 @@ class ServiceBroker:
             raise Refusal(404, description="no such binding")
         leaving = binding in self.state.leaving
         name = f"unbind-{binding}" if leaving else f"bind-{binding}{self.attempt}"
+        if query.get("operation", [""])[0] in self.state.ended:
+            return 200, {"state": "succeeded"}
         if query.get("operation") != [name]:
             raise Refusal(400, description="operation is not what was answered")
         if binding not in self.state.operations:
@@ -400,6 +404,8 @@ class ServiceBroker:
             self.state.leaving.remove(binding)
             del self.state.bindings[binding]
             del self.state.operations[binding]
+        else:
+            self.state.ended.append(name)
         return 200, {"state": "succeeded"}
 
 

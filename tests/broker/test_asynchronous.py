@@ -201,6 +201,19 @@ def test_a_service_that_nobody_unbinds_upstream_keeps_its_route(chain: Chain) ->
     assert ended(chain)[1] == "failed"
 
 
+def test_what_nobody_has_credentials_of_is_undone_though_its_unbind_failed_upstream(chain: Chain) -> None:
+    chain.consumer_cluster.gate = threading.Event()
+    chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
+    wait_until(lambda: phases(chain)[1] == [Phase.ROUTING], "bound upstream")
+    chain.broker.fails = True
+    assert chain.platform.unbind(plan=ASYNC_PLAN, **ACCEPTED).status_code == 202
+
+    wait_until(lambda: phases(chain)[1] == [Phase.UNDOING], "the unbind failed upstream")
+    chain.broker.fails = False
+    chain.consumer_cluster.gate.set()
+    nothing_is_left(chain)
+
+
 def test_an_operation_that_fails_upstream_is_told_though_the_proxy_heard_it_first(chain: Chain) -> None:
     chain.broker.fails = True
     chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
@@ -270,6 +283,38 @@ def test_what_a_dead_replica_left_is_finished(chain: Chain) -> None:
     assert list(chain.provider_cluster.objects) == ["0-routed"]
 
 
+@pytest.mark.parametrize("call", ["bind", "unbind"])
+def test_what_a_dead_replica_asked_for_is_undone_though_the_broker_denies_it_at_first(
+    chain: Chain, call: str
+) -> None:
+    """The platform repeats or undoes a bind over which the proxy died, while the broker is still at work on it."""
+    chain.stores[0].add(stored(BINDING, Phase.REQUESTED))
+    if call == "bind":
+        chain.broker.next_refusals.append((422, b'{"error": "ConcurrencyError"}'))
+        data = {"network_profile_id": PROFILE, "data": {"consumer_id": CONSUMER_ID}}
+        assert chain.direct.bind(network_data=data).status_code == 422
+    else:
+        assert chain.direct.unbind().status_code == 410
+    chain.broker.state.bindings[BINDING] = {"instance": INSTANCE, "service_id": SERVICE, "plan_id": PLAN}
+
+    nothing_is_left(chain)
+    wait_until(lambda: not chain.broker.state.bindings, "it is unbound", 5)
+
+
+def stored(binding_id: str, phase: Phase) -> Binding:
+    """A row of the provider's proxy as a replica left it that died just now."""
+    return Binding(
+        binding_id=binding_id,
+        instance_id=INSTANCE,
+        base="",
+        service_id=SERVICE,
+        plan_id=PLAN,
+        phase=phase,
+        consumer_id=CONSUMER_ID,
+        shard=0,
+    )
+
+
 def to_phase(phase: Phase) -> Callable[[Binding], None]:
     """As a call that died long ago left it."""
 
@@ -288,6 +333,17 @@ def test_a_binding_that_the_upstream_makes_after_it_was_given_up_is_undone(chain
     chain.broker.late.set()
     nothing_is_left(chain)
     assert chain.broker.state.bindings == {}
+
+
+def test_a_stop_waits_for_one_step_of_the_chores_and_not_for_all(chain: Chain) -> None:
+    chain.broker.hold = threading.Event()
+    for number in range(6):
+        chain.stores[0].add(stored(f"b-{number}", Phase.UNDOING))
+    for _ in range(2):  # what was added after a look is seen by the next
+        assert chain.broker.arrived.acquire(timeout=30)
+
+    chain.provider.stop()
+    assert not chain.broker.arrived.acquire(blocking=False)
 
 
 def test_a_watched_binding_can_be_bound_again(chain: Chain) -> None:
@@ -363,6 +419,37 @@ def test_an_instance_that_stays_keeps_the_routes(chain: Chain) -> None:
     assert deprovision(chain, ASYNC_PLAN, **ACCEPTED) == 202
     bound(chain)
     assert list(chain.broker.state.bindings) == [BINDING]
+    assert list(chain.provider_cluster.objects) == list(chain.consumer_cluster.objects) == [f"0-{BINDING}"]
+
+
+@pytest.mark.parametrize(
+    ("leaves", "polled", "other"),
+    [
+        ("binding", "binding", "bind"),
+        ("instance", "instance", "provision"),
+        ("instance", "binding", "bind"),
+    ],
+)
+def test_the_end_of_another_operation_is_not_the_end_of_this_one(
+    chain: Chain, leaves: str, polled: str, other: str
+) -> None:
+    """A poll that comes late asks for what ended long ago, and the broker says so."""
+    paths = {"instance": chain.platform.path(), "binding": chain.platform.path(binding=BINDING)}
+    ids = {"instance": INSTANCE, "binding": BINDING}
+    chain.broker.drops_bindings = True
+    deprovision(chain, PLAN)
+    chain.platform.provision(plan=ASYNC_PLAN)
+    chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
+    bound(chain)
+    chain.broker.state.leaving.append(ids[leaves])
+    chain.broker.state.operations[ids[leaves]] = 1_000_000
+    query = {"service_id": SERVICE, "plan_id": ASYNC_PLAN, **ACCEPTED}
+    assert chain.platform.client.delete(paths[leaves], params=query).status_code == 202
+
+    operation = {"operation": f"{other}-{ids[polled]}"}
+    answer = chain.platform.client.get(f"{paths[polled]}/last_operation", params=operation)
+    assert (answer.status_code, answer.json()["state"]) == (200, "in progress")
+    assert phases(chain) == [[Phase.UNBINDING], [Phase.UNBINDING]]
     assert list(chain.provider_cluster.objects) == list(chain.consumer_cluster.objects) == [f"0-{BINDING}"]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import threading
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from broker.proxy import Proxy
-from broker.store import ConsumerRoute, ProviderRoute
+from broker.store import ConsumerRoute, ProviderRoute, Store
 from tests.broker import service_broker
 from tests.broker.chain import (
     BINDING,
@@ -433,12 +435,26 @@ def test_concurrent_calls_for_one_binding_leave_one_binding(chain: Chain) -> Non
     assert chain.platform.bind().status_code == 200
 
 
+def all_are_wanted(store: Store, number: int) -> bool:
+    return sum(binding.wanted for binding in store.all()) == number
+
+
 def test_64_callers_share_few_updates(chain: Chain) -> None:
+    """While the first update of each shard runs, the others gather, and the next one takes them all."""
     names = [f"b-{number}" for number in range(64)]
+    clusters = (chain.provider_cluster, chain.consumer_cluster)
+    for cluster in clusters:
+        cluster.gate = threading.Event()
     with ThreadPoolExecutor(64) as pool:
-        codes = [f.result().status_code for f in [pool.submit(chain.platform.bind, name) for name in names]]
+        calls = [pool.submit(chain.platform.bind, name) for name in names]
+        for cluster, store in zip(clusters, chain.stores, strict=True):
+            wait_until(functools.partial(all_are_wanted, store, len(names)), "all routes are wanted")
+            assert cluster.gate is not None
+            cluster.gate.set()
+        codes = [call.result().status_code for call in calls]
 
     assert codes == [201] * 64
+    assert [len(cluster.updates) <= 4 for cluster in clusters] == [True, True]
     assert chain.consumer_cluster.objects.keys() == {f"0-{name}" for name in names}
     assert len(set(chain.consumer_cluster.addresses.values())) == 64
     assert chain.settled()

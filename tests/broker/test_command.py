@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from broker.command import backend, quiet_home
+from broker.command import OwnFolder, backend, quiet_home
 
 
 @pytest.mark.parametrize(
@@ -47,3 +52,38 @@ def test_the_cli_has_no_folder_for_debug_logs_and_the_plugins_of_the_usual_home(
     (usual / "plugins" / "resource-kubernetes-v4.0.0").mkdir()
     assert (home / "plugins" / "resource-kubernetes-v4.0.0").is_dir()
     assert (home / "logs").is_file()
+
+
+HOLD = """
+import time
+from broker.command import OwnFolder
+print(OwnFolder("meshbridge-broker-x-").path, flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "meshbridge-broker-x-file").touch()
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD], env=environment, stdout=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        assert process.stdout is not None
+        theirs = Path(process.stdout.readline().strip())
+        (theirs / "something").touch()
+        own = OwnFolder("meshbridge-broker-x-")
+        assert (theirs / "something").exists()
+        process.send_signal(signal.SIGKILL)
+    assert theirs.exists()
+
+    further = OwnFolder("meshbridge-broker-x-")
+
+    assert not theirs.exists()
+    assert own.path.is_dir()
+    assert further.path.is_dir()
+    own.remove()
+    further.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["meshbridge-broker-x-file"]

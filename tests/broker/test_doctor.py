@@ -11,6 +11,8 @@ import pytest
 from broker.doctor import Finding, examine, repair
 from broker.engine import Engine
 from broker.program import Wanted
+from broker.progress import Progress
+from broker.reconciler import Reconciler
 from broker.store import Binding, Phase
 from broker.update import EngineError
 from broker.upstream import Upstream
@@ -139,20 +141,23 @@ def test_a_route_that_the_state_does_not_know_and_one_too_many_are_found(bound: 
 
 
 def test_reconcile_unbinds_upstream_what_could_not_be_routed(bound: Chain) -> None:
-    store = bound.provider.store
-    progress, reconciler, locks = bound.provider._progress, bound.provider._reconciler, bound.provider._locks
+    store, locks, side = bound.provider.store, bound.provider._locks, bound.provider._side
+    served, settings = bound.provider._reconciler, bound.provider._settings
     assert store is not None
-    assert progress is not None
-    assert reconciler is not None
     assert locks is not None
+    assert side is not None
+    assert served is not None
+    served.stop()
+    reconciler = Reconciler(store, locks, bound.provider_cluster)
+    upstream = bound.provider._upstream
+    progress = Progress(settings, side, upstream, store=store, locks=locks, reconciler=reconciler)
     bound.broker.next_refusals += [(500, b"{}")]
-    reconciler.stop()
     store.change(store.all()[0], to(Phase.UNDOING))
 
-    failed = repair(bound.provider._settings, store, locks, reconciler, progress.resume)
+    failed = repair(settings, store, locks, reconciler, progress.resume)
     assert failed == {BINDING: "its bind failed here and it is not yet unbound upstream"}
     progress._pauses.clear()
-    assert repair(bound.provider._settings, store, locks, reconciler, progress.resume) == {}
+    assert repair(settings, store, locks, reconciler, progress.resume) == {}
     assert store.all() == []
     assert bound.broker.state.bindings == {}
     assert bound.provider_cluster.objects == {}

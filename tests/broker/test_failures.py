@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from broker.sides import Provider
 from broker.store import Audit, Binding, Phase
 from tests.broker.chain import BINDING, Chain, Platform, load, provider_settings, served, wait_until
 from tests.broker.cluster import Cluster
-from tests.broker.service_broker import ServiceBroker
+from tests.broker.service_broker import ASYNC_PLAN, ServiceBroker
 
 
 def remove(binding: Binding) -> None:
@@ -58,7 +61,17 @@ def test_after_an_answer_that_decides_nothing_the_binding_is_undone(chain: Chain
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"", b"<html>", b"[]", b'{"credentials":', b'{"a": NaN}', b"null", b"\xff\xfe"]
+    "garbage",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b'{"credentials":',
+        b'{"a": NaN}',
+        b'{"a": 1e99999999999999999999}',
+        b"null",
+        b"\xff\xfe",
+    ],
 )
 def test_a_success_that_is_garbage_is_undone(chain: Chain, garbage: bytes) -> None:
     chain.broker.next_answers.append((201, garbage))
@@ -108,6 +121,14 @@ def test_an_upstream_that_is_dead_is_a_502_with_an_osb_error(chain: Chain) -> No
     nothing_is_left(chain)
 
 
+def test_a_status_that_is_none_is_no_answer(chain: Chain) -> None:
+    chain.broker.next_answers.append((600, b"{}"))
+
+    answer = chain.direct.client.get("/v2/catalog")
+
+    assert (answer.status_code, answer.json()["error"]) == (502, "UpstreamError")
+
+
 def test_an_upstream_that_is_slow_is_a_502_and_its_binding_is_undone(chain: Chain) -> None:
     chain.broker.hold = threading.Event()
 
@@ -115,6 +136,30 @@ def test_an_upstream_that_is_slow_is_a_502_and_its_binding_is_undone(chain: Chai
     assert any(seen.method == "PUT" and seen.path.endswith(BINDING) for seen in chain.broker.seen)
     chain.broker.hold.set()
     nothing_is_left(chain)
+
+
+def test_an_upstream_whose_answer_does_not_end_is_a_502(tmp_path: Path) -> None:
+    """It sends a byte now and then, so that no single wait is a long one."""
+
+    def answer(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n")
+            for byte in b"{}" + b" " * 38:
+                time.sleep(0.2)
+                connection.sendall(bytes([byte]))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        upstream = f"http://127.0.0.1:{server.getsockname()[1]}"
+        read = load(tmp_path, provider_settings(tmp_path, upstream, upstreamTimeout=1))
+        with served(read, Proxy(read, deployer=Cluster())) as url:
+            platform = Platform(url)
+            given = platform.client.get("/v2/catalog")
+            platform.client.close()
+
+    assert (given.status_code, given.json()["error"]) == (502, "UpstreamError")
 
 
 def test_a_failed_unbind_upstream_leaves_the_routes_alone(chain: Chain) -> None:
@@ -320,14 +365,38 @@ def test_a_body_without_end_is_refused(chain: Chain) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b'"x"', b"{}", b'{"service_id": 1}', b'{"service_id": "s"}']
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"{}",
+        b'{"service_id": 1}',
+        b'{"service_id": "s"}',
+        b'{"service_id": "\\ud800", "plan_id": "p"}',
+        b'{"service_id": "s", "plan_id": "\\u0000"}',
+    ],
 )
 def test_a_bind_that_is_no_bind_is_refused_here(chain: Chain, body: bytes) -> None:
     answer = chain.platform.client.put(chain.platform.path(binding="x"), content=body)
 
     assert answer.status_code == 400
     assert answer.json()["description"]
-    assert chain.broker.state.bindings == {}
+    assert not any(seen.path.endswith("/x") for seen in chain.broker.seen)
+
+
+@pytest.mark.parametrize("text", [b"\\ud800", b"\\u0000"])
+def test_texts_of_the_upstream_that_no_database_takes_are_not_stored(chain: Chain, text: bytes) -> None:
+    chain.broker.next_refusals.append((400, b'{"error": "' + text + b'"}'))
+    assert chain.platform.bind().status_code == 400
+    assert [[r.error for r in store.audited(BINDING)] for store in chain.stores] == [[None], [None]]
+    nothing_is_left(chain)
+
+    chain.broker.next_answers.append((202, b'{"operation": "' + text + b'"}'))
+    answer = chain.platform.bind(plan=ASYNC_PLAN, query={"accepts_incomplete": "true"})
+    assert answer.status_code == 202
+    assert [[b.operation for b in store.all()] for store in chain.stores] == [[None], [None]]
 
 
 def test_a_record_that_finds_no_database_is_written_when_it_is_back(

@@ -112,6 +112,21 @@ def test_headers_that_are_no_ascii_pass_in_both_directions(chain: Chain) -> None
     assert chain.broker.seen[-1].headers["x-foo"] == "caf\xe9"
 
 
+def test_headers_of_one_connection_do_not_pass(chain: Chain) -> None:
+    """RFC 9110 §7.6.1: those that `Connection` lists, too."""
+    chain.broker.more_headers = [(b"Connection", b"X-Theirs"), (b"X-Theirs", b"1"), (b"X-Kept", b"1")]
+
+    answer = raw(
+        chain.consumer_url,
+        b"GET /info",
+        headers=b"Connection: x-ours , TE\r\nX-Ours: 1\r\nTE: trailers\r\nX-Kept: 1\r\n",
+    ).lower()
+
+    assert chain.broker.seen[-1].headers.keys() & {"x-ours", "te", "x-kept"} == {"x-kept"}
+    assert b"x-kept: 1" in answer
+    assert b"x-theirs" not in answer
+
+
 def test_every_line_of_the_versions_is_kept(chain: Chain) -> None:
     chain.broker.more_headers = [(b"X-Istio-Broker-Versions", b"c/3"), (b"X-Istio-Broker-Versions", b"d/4")]
 
@@ -135,7 +150,10 @@ def test_every_line_of_the_versions_is_kept(chain: Chain) -> None:
         "/v1/osb/fabrik/v2/service_instances/{instance}/",
         "/v1/osb/fabrik//v2/service_instances/{instance}",
         "/%762/service_instances/{instance}/",
+        "/v1/osb/%66abrik/v2/service_instances/{instance}/service_bindings/{binding}",
+        "/%761/osb/fabrik/v2/service_instances/{instance}/service_bindings/{binding}",
         "/v2/service_instances/{instance}/service_bindings/%FF",
+        "/v2/service_instances/{instance}/service_bindings/%00",
         "/v2/service_instances/a%2Fservice_bindings%2Fb",
         "/v2/../v2/catalog",
         "/v2/%2e%2e/x",

@@ -9,11 +9,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import typer
 
+from broker import cli, logs
+from broker.network import PublicEndpoint
 from broker.probe import all_of, probe
 from broker.settings import ProbeSettings
+from broker.store import Binding, ConsumerRoute, Phase, Store
 from lab.ports import free_ports
-from tests.broker.chain import BINDING, CONSUMER_ID, PREFIX, SYSTEM_DOMAIN, Chain, wait_until
+from tests.broker.chain import (
+    BINDING,
+    CONSUMER_ID,
+    PREFIX,
+    SYSTEM_DOMAIN,
+    Chain,
+    consumer_settings,
+    load,
+    wait_until,
+)
+from tests.broker.cluster import Cluster
 
 SETTINGS = ProbeSettings(attempts=3, timeout=5, hold=1, pause=1)
 
@@ -88,10 +102,9 @@ def test_several_routes_are_told_apart() -> None:
     assert reasons[2] is None
 
 
-@contextmanager
-def probing(folder: Path, port: int) -> Iterator[Chain]:
-    """A chain whose virtual IPs are this machine's."""
-    consumer = {
+def consumer(port: int) -> dict[str, object]:
+    """A section of the settings, whose virtual IPs listen at this port."""
+    return {
         "id": CONSUMER_ID,
         "namespaces": ["shop"],
         "systemDomains": [SYSTEM_DOMAIN],
@@ -100,7 +113,12 @@ def probing(folder: Path, port: int) -> Iterator[Chain]:
         "servicePort": port,
         "probe": {"attempts": 1, "hold": 1},
     }
-    chain = Chain(folder, consumer=consumer)
+
+
+@contextmanager
+def probing(folder: Path, port: int) -> Iterator[Chain]:
+    """A chain whose virtual IPs are this machine's."""
+    chain = Chain(folder, consumer=consumer(port))
     chain.consumer_cluster.addresses[f"0-{BINDING}"] = "127.0.0.1"
     try:
         assert chain.platform.provision().status_code == 201
@@ -126,3 +144,34 @@ def test_a_route_to_which_none_comes_through_is_undone(tmp_path: Path) -> None:
         wait_until(lambda: [store.all() for store in chain.stores] == [[], []], "nothing is stored")
         assert (chain.provider_cluster.objects, chain.consumer_cluster.objects) == ({}, {})
         assert chain.broker.state.bindings == {}
+
+
+def test_the_command_that_repairs_believes_no_route_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (port,) = free_ports(1)
+    read = load(tmp_path, consumer_settings(tmp_path, "http://127.0.0.1:1", consumer=consumer(port)))
+    store = Store(read.database)
+    store.migrate()
+    row = Binding(
+        binding_id=BINDING,
+        instance_id="i",
+        base="",
+        service_id="s",
+        plan_id="p",
+        phase=Phase.ROUTING,
+        shard=0,
+    )
+    endpoint = PublicEndpoint(host=f"0.{BINDING}.{SYSTEM_DOMAIN}", port=9000)
+    route = ConsumerRoute(namespace="shop", provider_id=SYSTEM_DOMAIN, endpoints=(endpoint,))
+    store.change(store.add(row), lambda binding: binding.want(route))
+    monkeypatch.setattr(cli, "Engine", lambda _: Cluster(addresses={f"0-{BINDING}": "127.0.0.1"}))
+    monkeypatch.setattr(logs, "configure", lambda: None)
+
+    with pytest.raises(typer.Exit):
+        cli.reconcile(file=tmp_path / "settings.yaml")
+
+    (found,) = store.all()
+    assert (found.phase, found.settled) == (Phase.ROUTING, False)
+    assert "came through" in str(found.error)
+    store.close()

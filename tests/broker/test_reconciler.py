@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 
 from broker import metrics
 from broker.engine import Gone
-from broker.errors import UnavailableError
+from broker.errors import BusyError, UnavailableError
 from broker.network import Endpoint, slug
 from broker.program import Wanted
 from broker.reconciler import ATTEMPTS, Reconciler
@@ -175,6 +175,34 @@ def test_a_result_of_an_older_generation_decides_nothing(store: Store) -> None:
     found = store.get("a")
     assert found is not None
     assert (found.generation, found.applied, found.settled) == (2, 0, False)
+    store.close()
+
+
+def test_a_new_route_is_tried_as_often_as_a_first_one(store: Store) -> None:
+    """Though the one before failed after the binding was read."""
+    binding = store.change(store.add(new("a")), lambda b: b.want(route(1, 1)))
+    for _ in range(ATTEMPTS):
+        store.record([Result("a", 1, "no", certain=True)])
+
+    store.change(binding, lambda b: b.want(route(2, 1)))
+
+    found = store.get("a")
+    assert found is not None
+    assert (found.generation, found.attempts, found.error) == (2, 0, None)
+    store.close()
+
+
+def test_a_binding_that_was_changed_meanwhile_is_not_forgotten(store: Store) -> None:
+    read = store.add(new("a"))
+    changed = store.change(store.add(new("b")), lambda b: b.want(route(1, 1)))
+    store.change(read, lambda b: b.want(route(1, 1)))
+
+    with pytest.raises(BusyError):
+        store.remove(read)
+    store.remove(changed)
+    store.remove(changed)
+
+    assert [binding.binding_id for binding in store.all()] == ["a"]
     store.close()
 
 

@@ -10,6 +10,7 @@ import pulumi
 import pytest
 
 from broker import settings as broker_settings
+from broker.cli import longest_call
 from broker.network import Endpoint, PublicEndpoint
 from broker.program import Declared, Wanted, declare, plugin_of
 from broker.settings import Settings
@@ -251,6 +252,18 @@ def test_a_change_of_the_settings_replaces_the_pods() -> None:
     annotations = spec(deployment(SAMPLES["provider"]))["template"]["metadata"]["annotations"]
 
     assert annotations[broker.DIGEST] == "digest"
+
+
+@each
+def test_the_pods_get_the_time_that_the_calls_and_the_background_need_to_end(
+    raw: samples.Raw, tmp_path: Path
+) -> None:
+    wanted = deployment(raw)
+
+    calls = longest_call(read(tmp_path, wanted))
+
+    assert calls >= 10 + wanted.config.deploy_timeout_seconds + wanted.config.upstream.timeout_seconds
+    assert spec(wanted)["template"]["spec"]["terminationGracePeriodSeconds"] >= calls + 10
 
 
 @pytest.mark.parametrize(
