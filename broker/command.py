@@ -93,9 +93,8 @@ def quiet_home(folder: Path) -> Path:
     home = folder / "pulumi-home"
     home.mkdir()
     (home / "logs").touch()
-    with contextlib.suppress(
-        OSError
-    ):  # a home that cannot be written has no plugins either, unless they lie there
+    # A home that cannot be written has no plugins either, unless they lie there.
+    with contextlib.suppress(OSError):
         (usual / "plugins").mkdir(parents=True, exist_ok=True)
     (home / "plugins").symlink_to(usual.absolute() / "plugins")
     return home

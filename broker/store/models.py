@@ -179,10 +179,8 @@ class Binding(Base):
     def _changed(self) -> None:
         self.generation += 1
         self.attempts, self.error = 0, None
-        for name in (
-            "attempts",
-            "error",
-        ):  # updates count them in the table, which may hold others than were read
+        # Updates count them in the table, which may hold others than were read.
+        for name in ("attempts", "error"):
             flag_modified(self, name)
 
 
