@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
+import tools
 from bench import binds, clouds, imports, path, registration, scale, start, table, updates
 from bench.table import Section
 from bench.world import world
@@ -47,25 +48,35 @@ def main() -> None:
     parser.add_argument("--cluster", action="store_true", help="also apply to a real API server of the lab")
     chosen = parser.parse_args()
     before = os.getloadavg()[0]
+    progress = tools.Progress()
     sections: list[Section] = []
     if chosen.part in (None, "imports"):
-        sections.append(imports.measure(chosen.rounds))
+        with progress.step("imports"):
+            sections.append(imports.measure(chosen.rounds))
     if chosen.part in (None, "clouds"):
-        sections.append(clouds.measure(max(3, chosen.rounds // 2)))
+        with progress.step("clouds"):
+            sections.append(clouds.measure(max(3, chosen.rounds // 2)))
     if chosen.part in (None, "registration"):
-        sections.append(registration.measure(max(3, chosen.rounds // 2)))
+        with progress.step("registration"):
+            sections.append(registration.measure(max(3, chosen.rounds // 2)))
     if chosen.part in (None, "updates"):
-        sections.append(updates.measure(chosen.endpoints, chosen.stepwise))
+        with progress.step("updates"):
+            sections.append(updates.measure(chosen.endpoints, chosen.stepwise))
         if chosen.cluster:
-            sections.append(updates.measure(chosen.endpoints, chosen.stepwise, cluster=True))
+            with progress.step("updates of a real API server"):
+                sections.append(updates.measure(chosen.endpoints, chosen.stepwise, cluster=True))
     if chosen.part in (None, "binds"):
-        sections += binds.measure(chosen.binds, chosen.callers)
+        with progress.step("binds") as detail:
+            sections += binds.measure(chosen.binds, chosen.callers, detail)
     if chosen.part == "start":
-        sections.append(start.measure(chosen.starts))
+        with progress.step("start"):
+            sections.append(start.measure(chosen.starts))
     if chosen.part == "lab":
         with world(chosen.bindings) as lab:
-            sections.append(path.measure(lab, chosen.turns))
-            sections.append(scale.measure(lab, chosen.bindings))
+            with progress.step("path"):
+                sections.append(path.measure(lab, chosen.turns))
+            with progress.step("bindings on one gateway"):
+                sections.append(scale.measure(lab, chosen.bindings))
     if chosen.print:
         print("\n\n".join(section.markdown() for section in sections))
     else:

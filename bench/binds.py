@@ -41,6 +41,7 @@ from routing import Manifest
 from routing import consumer as consumer_objects
 from tests.broker.chain import CONSUMER_ID, SYSTEM_DOMAIN, wait_until
 from tests.engine.brokers import APPLICATIONS, BrokerChain
+from tools.progress import Detail
 
 CALLERS = 64
 GOAL_SECONDS, GOAL_SHARE, GOAL_THROUGHPUT = 1.5, 0.5, 1.0
@@ -59,10 +60,11 @@ FIELD_MANAGER = "meshbridge-bench"
 Seconds = list[float]
 
 
-def measure(rounds: int, callers: int = CALLERS, turns: int = 3) -> list[Section]:
+def measure(rounds: int, callers: int, detail: Detail, turns: int = 3) -> list[Section]:
     """The latency of single binds, and the throughput of many callers.
 
-    rounds: binds of each way, 100 for a p99 that is one; turns: times that all callers bind at once.
+    rounds: binds of each way, 100 for a p99 that is one; turns: times that all callers bind at once; detail: is told what is
+    being done.
     """
     os.environ.update(tools.engine_environment())
     with (
@@ -73,10 +75,13 @@ def measure(rounds: int, callers: int = CALLERS, turns: int = 3) -> list[Section
         read = {side: settings.read({}, chain.folder / side / "settings.yaml") for side in SIDES}
         single = _Single(chain, plane, read, Path(name))
         for number in range(rounds):
+            detail(f"round {number + 1} of {rounds}")
             single.round(number)
         shares = single.shares()
         unchanged = [_unchanged(read[side], side, Path(name), max(5, rounds // 5)) for side in SIDES]
+        detail(f"{callers} callers at once")
         many = [_together(chain, turn, callers) for turn in range(turns)]
+        detail(f"single binds beside {callers} bindings")
         crowded = _crowded(chain, callers, max(10, rounds // 5))
         creates = _created(plane, read, callers * turns)
     return [
