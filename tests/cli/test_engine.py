@@ -192,6 +192,30 @@ def test_the_first_failure_ends_it_and_the_rest_is_named(
     assert verbs(tmp_path) == ["up example-b"]
 
 
+@pytest.mark.parametrize(
+    ("command", "interrupted"),
+    [
+        (("up", "example-b"), "stack select"),
+        (("down", "example-b"), "stack select"),
+        (("preview", "example-b"), "stack select"),
+        (("up", "example-a"), "stack output"),
+    ],
+)
+def test_ctrl_c_counts_also_where_the_engine_has_nothing_to_stop(
+    root: Path, fake: Path, command: tuple[str, ...], interrupted: str
+) -> None:
+    cli(root, "up", "example-b")
+    (fake / "calls").unlink()
+    told = f"if verb == {interrupted!r}: os.kill(os.getppid(), 2); import time; time.sleep(0.2)\n"
+    script = (fake / "pulumi").read_text().replace("known =", f"{told}known =")
+    (fake / "pulumi").write_text(
+        script.replace("import json", "import signal; signal.signal(2, signal.SIG_IGN)\nimport json", 1)
+    )
+
+    assert cli(root, *command) == ExitCode.INTERRUPTED
+    assert verbs(fake) == []
+
+
 def test_a_locked_stack(root: Path, answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
     lock = "error: the stack is currently locked by 1 lock(s).\n  created by me@here (pid 1) at noon\n"
     answer("up", 255, err=lock)
