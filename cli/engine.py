@@ -201,11 +201,17 @@ def prepare(project: Project) -> Engine:
     local = None if environment.get(BACKEND) else project.root / ".state"
     generate = local is not None and not environment.get(PHRASE) and not environment.get(PHRASE_FILE)
     if local is not None:
-        local.mkdir(exist_ok=True)
         environment[BACKEND] = tools.state_url(local)
-        if generate:
-            environment.pop(PHRASE, None)
-            environment[PHRASE_FILE] = str(_generated_phrase(local / "passphrase"))
+        try:
+            local.mkdir(exist_ok=True)
+            if generate:
+                environment.pop(PHRASE, None)
+                environment[PHRASE_FILE] = str(_generated_phrase(local / "passphrase"))
+        except OSError as error:
+            raise CliError(
+                f"The state cannot be kept in {local}: {error}.",
+                f"Make it a directory that can be written, or keep the state elsewhere ({BACKEND}).",
+            ) from error
     return Engine(project, tools.ensure("pulumi"), environment, local, generate)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from cli.app import main
 from cli.errors import ExitCode
 from cli.project import Project
 
+ROOT = Path(__file__).parents[2]
 SALT = "v1:abc:v1:def"
 # Writes what it was called with; `stack select --create` adds the salt to the settings beside its Pulumi.yaml, as Pulumi does.
 PULUMI = f"""#!{sys.executable}
@@ -271,6 +274,27 @@ def test_preview_prints_the_comment_or_the_summary(
     (tmp_path / "example-b.json").write_text(json.dumps(CREATE))
     assert main(["comment", str(tmp_path / "example-b.json")]) == ExitCode.OK
     assert capsys.readouterr().out == shown
+
+
+def test_what_cannot_be_written_is_said(
+    root: Path, answer: Answer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer("preview", out=json.dumps(CREATE))
+    taken = root / "Pulumi.yaml"
+    assert cli(root, "preview", "example-b", "--save", str(taken)) == ExitCode.FAILED
+    assert f"--save {taken}: " in capsys.readouterr().err
+    shutil.rmtree(root / ".state")
+    (root / ".state").touch()
+    assert cli(root, "preview", "example-b") == ExitCode.FAILED
+    assert f"cannot be kept in {root}/.state: " in capsys.readouterr().err
+
+
+def test_a_terminal_that_knows_no_emoji_gets_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "example-b.json").write_text(json.dumps(CREATE))
+    command = [sys.executable, "-m", "cli", "comment", str(tmp_path / "example-b.json")]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True).stdout
+    assert b"- \\U0001f195 create <code>Service</code>" in shown
 
 
 @pytest.mark.parametrize("out", ["", "not json"])
