@@ -1,7 +1,10 @@
 """Entry point of `python -m cli`."""
 
 import sys
+from io import TextIOWrapper
 
 from cli.app import main
 
+if isinstance(sys.stdout, TextIOWrapper):  # what a terminal's encoding cannot show, it shows as its code
+    sys.stdout.reconfigure(errors="backslashreplace")
 sys.exit(main())

@@ -91,8 +91,8 @@ class Engine:
             if settings.is_relative_to(self.local):
                 directory = settings.parent
         done = self.call(["stack", "select", "--stack", stack, *flags], directory, quiet=True)
-        if done.code != 0:
-            if "no stack named" in done.errors:
+        if done.code != 0 or done.interrupted:
+            if not done.interrupted and "no stack named" in done.errors:
                 raise _NoSuchStackError(f"There is no stack {stack} in the state.", "Deploy it first.")
             raise failure(f"Stack {stack} cannot be opened", done)
         return Stack(self, stack, () if settings is None else ("--config-file", str(settings)))
@@ -181,7 +181,7 @@ class Stack:
         """The stack's outputs; secrets stay masked."""
         command = ["stack", "output", "--json", "--stack", self.name]
         done = self.engine.call(command, self.engine.project.root, quiet=True)
-        if done.code != 0:
+        if done.code != 0 or done.interrupted:
             raise failure(f"The outputs of stack {self.name} cannot be read", done)
         return _json.validate_json(done.output)
 
@@ -201,11 +201,17 @@ def prepare(project: Project) -> Engine:
     local = None if environment.get(BACKEND) else project.root / ".state"
     generate = local is not None and not environment.get(PHRASE) and not environment.get(PHRASE_FILE)
     if local is not None:
-        local.mkdir(exist_ok=True)
         environment[BACKEND] = tools.state_url(local)
-        if generate:
-            environment.pop(PHRASE, None)
-            environment[PHRASE_FILE] = str(_generated_phrase(local / "passphrase"))
+        try:
+            local.mkdir(exist_ok=True)
+            if generate:
+                environment.pop(PHRASE, None)
+                environment[PHRASE_FILE] = str(_generated_phrase(local / "passphrase"))
+        except OSError as error:
+            raise CliError(
+                f"The state cannot be kept in {local}: {error}.",
+                f"Make it a directory that can be written, or keep the state elsewhere ({BACKEND}).",
+            ) from error
     return Engine(project, tools.ensure("pulumi"), environment, local, generate)
 
 

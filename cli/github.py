@@ -76,7 +76,7 @@ class GitHub:
         return [post for post in found if post.user is not None and post.user.login == self.author]
 
     def issue(self, marker: str, title: str, body: str) -> Outcome:
-        """Make the open issue under `marker` say `body`."""
+        """Make the open issue under `marker` say `body`, and its title what that says."""
         return self._patiently(lambda: self._issue(marker, title, body))
 
     def close(self, marker: str, reason: str) -> Outcome:
@@ -88,14 +88,14 @@ class GitHub:
         if found is None:
             self._send("POST", f"issues/{number}/comments", {"body": body})
             return "created"
-        return self._update(found, f"issues/comments/{found.id}", body)
+        return self._update(found, f"issues/comments/{found.id}", {"body": body})
 
     def _issue(self, marker: str, title: str, body: str) -> Outcome:
         found = self._find_issue(marker)
         if found is None:
             self._send("POST", "issues", {"title": title, "body": body})
             return "created"
-        return self._update(found, f"issues/{found.number}", body)
+        return self._update(found, f"issues/{found.number}", {"title": title, "body": body})
 
     def _close(self, marker: str, reason: str) -> Outcome:
         found = self._find_issue(marker)
@@ -108,10 +108,10 @@ class GitHub:
     def _find_issue(self, marker: str) -> Post | None:
         return self._find("issues?state=open&per_page=100", marker)
 
-    def _update(self, found: Post, path: str, body: str) -> Outcome:
-        if (found.body or "").replace("\r\n", "\n").strip() == body.strip():
+    def _update(self, found: Post, path: str, content: Mapping[str, str]) -> Outcome:
+        if (found.body or "").replace("\r\n", "\n").strip() == content["body"].strip():
             return "unchanged"
-        self._send("PATCH", path, {"body": body})
+        self._send("PATCH", path, content)
         return "updated"
 
     def _find(self, path: str, marker: str) -> Post | None:

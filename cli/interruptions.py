@@ -27,6 +27,10 @@ REMADE = (
     "its load balancer may be taken away before the one in its place has an address (the AWS Load Balancer Controller does "
     "so): clients are cut until they find that one; a key of `loadBalancer` makes the new one first"
 )
+UNBOUND = (
+    "its target group has no targets until the new binding has registered the gateway's pods: new connections fail until the "
+    "first of them is healthy"
+)
 ROLLOUT = "new connections fail until the load balancer and the gateway's pods agree on PROXY protocol again"
 
 
@@ -113,6 +117,11 @@ def _target_group(operation: str, old: Inputs, new: Inputs) -> str | None:
     return None
 
 
+def _binding(operation: str, old: Inputs, new: Inputs) -> str | None:
+    before, after = _spec(old).get("targetGroupARN"), _spec(new).get("targetGroupARN")
+    return UNBOUND if operation == "replace" and before == after else None
+
+
 def _service(operation: str, old: Inputs, new: Inputs) -> str | None:
     before, after = _spec(old).get("type"), _spec(new).get("type")
     if operation == "update" and before == after and before in PUBLIC:
@@ -191,6 +200,7 @@ JUDGES: Mapping[str, Judge] = {
     "LoadBalancer": _load_balancer,
     "Listener": _listener,
     "TargetGroup": _target_group,
+    "TargetGroupBinding": _binding,
     "Service": _service,
     "Deployment": _deployment,
     "Record": _record,

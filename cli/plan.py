@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from cli.errors import CliError
 from cli.interruptions import interruption
+from cli.project import STACK_NAME
 from cli.values import Difference, differences, look_up, mask_object, mask_text, shaped
 
 # What the engine adds when the program itself has said what is wrong.
@@ -23,7 +24,7 @@ _plugin_path = re.compile(r"using pulumi-\S+ from \$PATH at ")
 FORMAT: Literal["meshbridge-preview/1"] = "meshbridge-preview/1"
 STACK_TYPE = "pulumi:pulumi:Stack"
 
-StackName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+StackName = Annotated[str, Field(pattern=f"^{STACK_NAME}$")]
 Operation = Literal["create", "update", "replace", "delete", "import", "forget"]
 
 # The engine's operations. A replacement comes as one step or as its parts; what is not listed changes nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -13,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cli.errors import CliError
 
 EXAMPLE_PREFIX = "example-"
+STACK_NAME = "[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
+"""What a stack may be called: what Pulumi allows, but for names that a command line or a file's name reads otherwise."""
 
 
 class _ProjectFile(BaseModel):
@@ -45,9 +48,9 @@ class Project:
         return self.stack_dir / f"Pulumi.{stack}.yaml"
 
     def stacks(self) -> tuple[str, ...]:
-        """The names of all stacks that have a file, sorted."""
+        """The names of all stacks that have a file, sorted. A copy, `Pulumi.prod copy.yaml`, is none of a stack."""
         files = self.stack_dir.glob("Pulumi.*.yaml")
-        return tuple(sorted(file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in files))
+        return tuple(sorted(name for file in files if (name := stack_of(file.name)) is not None))
 
     def chosen(self, names: Iterable[str]) -> tuple[str, ...]:
         """`names`, or the example stacks when there are none; each must have a file."""
@@ -55,8 +58,12 @@ class Project:
         wanted = tuple(names) or tuple(name for name in known if name.startswith(EXAMPLE_PREFIX))
         for name in wanted:
             if name not in known:
+                is_name = re.fullmatch(STACK_NAME, name) is not None
                 raise CliError(
-                    f"There is no stack {name!r}: {self.stack_file(name)} does not exist.",
+                    f"There is no stack {name!r}: {self.stack_file(name)} does not exist."
+                    if is_name
+                    else f"{name!r} is no name of a stack: letters, digits, `_`, `-` and `.` are, and neither of the last two "
+                    "stands first.",
                     f"Choose one of: {', '.join(known) or '(no stack files yet)'}.",
                 )
         if not wanted:
@@ -88,6 +95,12 @@ class Project:
         return frozenset(found)
 
 
+def stack_of(file: str) -> str | None:
+    """The stack whose settings a file of this name holds; None for another file."""
+    found = re.fullmatch(rf"Pulumi\.({STACK_NAME})\.yaml", file)
+    return found[1] if found is not None else None
+
+
 def read_yaml(file: Path) -> Mapping[str, object]:
     """The mapping in a YAML file. A key that stands twice in a mapping is refused, as Pulumi does."""
     try:
@@ -97,7 +110,10 @@ def read_yaml(file: Path) -> Mapping[str, object]:
         content = loader.construct_document(root) if root is not None else None
     except OSError as error:
         raise CliError(f"{file} cannot be read: {error.strerror}.", "Run this in a checkout.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+    ) as error:  # the latter for bytes that are no UTF-8, and days that are none
         raise CliError(f"{file} is not valid YAML: {error}", "Correct it.") from error
     if again is not None:
         raise CliError(

@@ -183,9 +183,12 @@ def _retire(github: GitHub, number: int, current: set[str]) -> None:
 def _save(plans: Iterable[Plan], directory: Path | None) -> None:
     if directory is None:
         return
-    directory.mkdir(parents=True, exist_ok=True)
-    for plan in plans:
-        (directory / f"{plan.stack}.json").write_text(plan.model_dump_json(indent=2), encoding="utf-8")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for plan in plans:
+            (directory / f"{plan.stack}.json").write_text(plan.model_dump_json(indent=2), encoding="utf-8")
+    except OSError as error:
+        raise CliError(f"--save {directory}: {error}.", "Name a directory that can be written.") from error
 
 
 def _load(files: Iterable[Path]) -> list[Plan]:
@@ -199,7 +202,7 @@ def _load_one(file: Path) -> Plan:
         if isinstance(content, dict) and "format" not in content:
             return read_plan(file.stem, content, succeeded=True)
         return Plan.model_validate(content)
-    except (ValueError, ValidationError) as error:
+    except (OSError, ValueError, ValidationError) as error:
         raise CliError(
             f"{file} is not a preview: {error}", "Write it with `python -m cli preview --save`."
         ) from error

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cli.errors import CliError
 from cli.plan import StackName
+from cli.project import stack_of
 
 # What no stack depends on. Everything else is program code as far as we know, and touches all stacks.
 IRRELEVANT = frozenset(
@@ -46,8 +47,8 @@ def touched(files: Iterable[str], stacks: Collection[str], stack_dir: str) -> To
     changed, removed = set[str](), set[str]()
     for file in files:
         path = PurePosixPath(file)
-        if str(path.parent) == stack_dir and path.name.startswith("Pulumi.") and path.suffix == ".yaml":
-            name = path.name.removeprefix("Pulumi.").removesuffix(".yaml")
+        name = stack_of(path.name) if str(path.parent) == stack_dir else None
+        if name is not None:
             (changed if name in stacks else removed).add(name)
         elif not _irrelevant(path):
             changed |= set(stacks)

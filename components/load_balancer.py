@@ -11,7 +11,7 @@ import pulumi
 
 from components import aws
 from components.component import Component
-from components.resources import KubernetesObject
+from components.resources import KubernetesObject, declare
 from config import AwsNlb, Cluster, ExistingLoadBalancer
 from config import Provider as ProviderConfig
 from routing import aws as aws_objects
@@ -57,6 +57,8 @@ class LoadBalancer(Component):
         super().__init__(name, opts)
         balancer = args.provider.load_balancer
         self.further = None
+        former = args.provider.ingress_gateway.formerly
+        self._former = None if former is None else f"{former}-lb"
         if balancer is not None and balancer.aws_nlb is not None:
             self._declare_own(args, balancer.aws_nlb)
         elif balancer is not None and balancer.existing is not None:
@@ -149,10 +151,13 @@ class LoadBalancer(Component):
         account: aws.Account,
         **options: Any,
     ) -> Cloud:
-        """Declares the child `<component>-<suffix>` in AWS, with the stack's tags."""
+        """Declares the child `<component>-<suffix>` in AWS, with the stack's tags. A name that is cut does not begin with the
+        component's, so that its former name must be said."""
         name = f"{self._prefix}-{suffix}"
         if issubclass(kind, (aws.LoadBalancer, aws.TargetGroup)):
             name = unique_name(name)
+            if self._former is not None:
+                options["aliases"] = [pulumi.Alias(name=unique_name(f"{self._former}-{suffix}"))]
         opts = pulumi.ResourceOptions.merge(self.owned(account), pulumi.ResourceOptions(**options))
         return kind(name, {**inputs, "tags": account.tags(name)}, opts)
 
@@ -163,12 +168,20 @@ class LoadBalancer(Component):
         security_group: pulumi.Output[str] | None,
         *after: pulumi.Resource,
     ) -> None:
+        """Declares the binding. With a renamed gateway it is replaced and the target group is not, which the controller's
+        webhook lets only one binding use at a time."""
         service = [args.service] if args.service is not None else []
         name = pulumi.Output.from_input(target_group).apply(
             lambda arn: _binding_name(args.provider.ingress_gateway.name, arn)
         )
         manifest = routing.target_group_binding(args.provider, name, target_group, security_group)
-        self.child("binding", manifest, *service, *after)
+        declare(
+            f"{self._prefix}-binding",
+            manifest,
+            parent=self,
+            after=[*service, *after] or self._prerequisites,
+            delete_first=self._former is not None,
+        )
 
 
 def unique_name(name: str) -> str:

@@ -85,11 +85,12 @@ def declare(
     provider: pulumi.ProviderResource | None = None,
     after: Sequence[pulumi.Resource] = (),
     formerly: Sequence[str] = (),
+    delete_first: bool = False,
 ) -> KubernetesObject:
     """Declares `manifest` as a resource of its kind's class, after the resources that it needs.
 
     A child has its parent's provider; without a parent, `provider` says which. formerly: names that the resource had
-    before.
+    before. delete_first: where it is replaced, the old object goes before the new one comes.
 
     Raises KeyError for a kind that has no class here.
     """
@@ -98,6 +99,7 @@ def declare(
         provider=provider,
         depends_on=list(after),
         aliases=[pulumi.Alias(name=name) for name in formerly],
+        delete_before_replace=delete_first or None,
         version=PLUGIN_VERSION,
     )
     return KubernetesObject._classes[manifest.api_version, manifest.kind](name, manifest, opts)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tools.errors import ToolError
 from tools.progress import Progress
 
 
@@ -29,11 +30,13 @@ def fill(name: str, make: Callable[[Path], None], progress: Progress) -> Path:
 
     `make` gets an empty staging directory, which takes its final name in one rename when `make` returns and is
     removed when it raises, Ctrl-C included. Of several processes one works and the others wait for it.
+
+    Raises:
+        ToolError: the cache cannot be written.
     """
     final = cache_root() / name
     if final.is_dir():
         return final
-    final.parent.mkdir(parents=True, exist_ok=True)
     with locked(final.with_name(f".{name}.lock"), f"another process is making {name}", progress):
         if final.is_dir():
             return final
@@ -50,8 +53,19 @@ def fill(name: str, make: Callable[[Path], None], progress: Progress) -> Path:
 
 @contextmanager
 def locked(path: Path, why_wait: str, progress: Progress) -> Iterator[None]:
-    """Hold an exclusive lock, which the kernel drops when this process ends in whatever way."""
-    with path.open("w") as file:
+    """Hold an exclusive lock, which the kernel drops when this process ends in whatever way.
+
+    Raises:
+        ToolError: the cache, in which it lies, cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("w")
+    except OSError as error:
+        raise ToolError(
+            f"{path} cannot be written ({error.strerror}); make that folder writable, or set XDG_CACHE_HOME to one that is"
+        ) from error
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

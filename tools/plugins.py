@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import shutil
@@ -145,7 +146,7 @@ def _remembered(version: str) -> str | None:
     try:
         age = time.time() - memory.stat().st_mtime
         refusal = memory.read_text()
-    except FileNotFoundError:
+    except OSError:
         return None
     if age > RETRY_AFTER:
         return None
@@ -153,6 +154,8 @@ def _remembered(version: str) -> str | None:
 
 
 def _remember(version: str, refusal: str) -> None:
+    """Spares the next runs the attempt, where the cache can be written."""
     memory = _memory(version)
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    memory.write_text(refusal)
+    with contextlib.suppress(OSError):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        memory.write_text(refusal)

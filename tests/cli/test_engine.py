@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from cli.app import main
 from cli.errors import ExitCode
 from cli.project import Project
 
+ROOT = Path(__file__).parents[2]
 SALT = "v1:abc:v1:def"
 # Writes what it was called with; `stack select --create` adds the salt to the settings beside its Pulumi.yaml, as Pulumi does.
 PULUMI = f"""#!{sys.executable}
@@ -192,6 +195,30 @@ def test_the_first_failure_ends_it_and_the_rest_is_named(
     assert verbs(tmp_path) == ["up example-b"]
 
 
+@pytest.mark.parametrize(
+    ("command", "interrupted"),
+    [
+        (("up", "example-b"), "stack select"),
+        (("down", "example-b"), "stack select"),
+        (("preview", "example-b"), "stack select"),
+        (("up", "example-a"), "stack output"),
+    ],
+)
+def test_ctrl_c_counts_also_where_the_engine_has_nothing_to_stop(
+    root: Path, fake: Path, command: tuple[str, ...], interrupted: str
+) -> None:
+    cli(root, "up", "example-b")
+    (fake / "calls").unlink()
+    told = f"if verb == {interrupted!r}: os.kill(os.getppid(), 2); import time; time.sleep(0.2)\n"
+    script = (fake / "pulumi").read_text().replace("known =", f"{told}known =")
+    (fake / "pulumi").write_text(
+        script.replace("import json", "import signal; signal.signal(2, signal.SIG_IGN)\nimport json", 1)
+    )
+
+    assert cli(root, *command) == ExitCode.INTERRUPTED
+    assert verbs(fake) == []
+
+
 def test_a_locked_stack(root: Path, answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
     lock = "error: the stack is currently locked by 1 lock(s).\n  created by me@here (pid 1) at noon\n"
     answer("up", 255, err=lock)
@@ -247,6 +274,27 @@ def test_preview_prints_the_comment_or_the_summary(
     (tmp_path / "example-b.json").write_text(json.dumps(CREATE))
     assert main(["comment", str(tmp_path / "example-b.json")]) == ExitCode.OK
     assert capsys.readouterr().out == shown
+
+
+def test_what_cannot_be_written_is_said(
+    root: Path, answer: Answer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer("preview", out=json.dumps(CREATE))
+    taken = root / "Pulumi.yaml"
+    assert cli(root, "preview", "example-b", "--save", str(taken)) == ExitCode.FAILED
+    assert f"--save {taken}: " in capsys.readouterr().err
+    shutil.rmtree(root / ".state")
+    (root / ".state").touch()
+    assert cli(root, "preview", "example-b") == ExitCode.FAILED
+    assert f"cannot be kept in {root}/.state: " in capsys.readouterr().err
+
+
+def test_a_terminal_that_knows_no_emoji_gets_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "example-b.json").write_text(json.dumps(CREATE))
+    command = [sys.executable, "-m", "cli", "comment", str(tmp_path / "example-b.json")]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True).stdout
+    assert b"- \\U0001f195 create <code>Service</code>" in shown
 
 
 @pytest.mark.parametrize("out", ["", "not json"])

@@ -239,6 +239,7 @@ def test_post_drift_opens_updates_and_closes_one_issue(api: Api, tmp_path: Path)
     saved(tmp_path, failed_plan("a", "no cluster"))
     assert main(["post-drift", file]) == ExitCode.OK
     assert "no cluster" in str(ours[0]["body"])
+    assert ours[0]["title"] == "Stack a could not be checked for drift"
     saved(tmp_path, plan("a", drifted=False))
     assert main(["post-drift", file]) == ExitCode.OK
     assert ours[0]["state"] == "closed"

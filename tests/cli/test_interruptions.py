@@ -14,6 +14,7 @@ from cli.interruptions import (
     PROTECTED,
     REMADE,
     ROLLOUT,
+    UNBOUND,
     UNFOUND,
     interruption,
 )
@@ -53,6 +54,10 @@ def deployment(config: str | None) -> Any:
 
 def endpoint(*targets: str) -> Any:
     return {"spec": {"endpoints": [{"dnsName": "*.data.example", "targets": list(targets)}]}}
+
+
+def binding(target_group: str) -> Any:
+    return {"spec": {"targetGroupARN": target_group}}
 
 
 EXPECTS = '{"gatewayTopology": {"proxyProtocol": {}}}'
@@ -115,6 +120,9 @@ MOVED = "the public port moves from 9000 to 9443; clients are cut until they use
         ("TargetGroup", "update", {"proxyProtocolV2": False}, {"proxyProtocolV2": True}, ROLLOUT),
         ("TargetGroup", "update", {"proxyProtocolV2": True}, {"proxyProtocolV2": True}, None),
         ("TargetGroup", "replace", {"port": 9000}, {"port": 9443}, None),
+        ("TargetGroupBinding", "replace", binding("arn:1"), binding("arn:1"), UNBOUND),
+        ("TargetGroupBinding", "replace", binding("arn:1"), binding("arn:2"), None),
+        ("TargetGroupBinding", "update", binding("arn:1"), binding("arn:1"), None),
         ("Service", "replace", service("edge-internal"), service("edge-internet-facing"), FOLLOWS),
         ("Service", "replace", service(), service("edge-targets", kind="ClusterIP"), FOLLOWS),
         (

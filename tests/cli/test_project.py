@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.errors import CliError
+from cli.plan import failed_plan
 from cli.project import Project
 
 ROOT = Path(__file__).parents[2]
@@ -56,12 +57,27 @@ def test_an_unknown_stack_is_refused_with_the_known_ones(project: Project) -> No
         project.chosen(["b"])
 
 
+def test_a_file_whose_name_is_no_stacks_is_none_of_a_stack(project: Project) -> None:
+    (project.stack_dir / "Pulumi.a copy.yaml").write_text("config: {}\n")
+    (project.stack_dir / "Pulumi._own.yaml").write_text("config: {}\n")
+
+    assert "_own" in project.stacks()
+    assert "a copy" not in project.stacks()
+    assert failed_plan("_own", "why").stack == "_own"
+
+
+@pytest.mark.parametrize("name", ["a copy", "-prod", "..", "a/b", "x" * 101])
+def test_a_name_that_no_stack_can_have_is_refused(project: Project, name: str) -> None:
+    with pytest.raises(CliError, match="is no name of a stack"):
+        project.chosen([name])
+
+
 def test_no_examples_are_said(project: Project) -> None:
     with pytest.raises(CliError, match="holds no example stacks"):
         project.chosen(())
 
 
-@pytest.mark.parametrize("content", ["a: [", "- a list", "just text", b"\xff\xfe\x00"])
+@pytest.mark.parametrize("content", ["a: [", "- a list", "a: 2026-02-30", "just text", b"\xff\xfe\x00"])
 def test_a_broken_stack_file_is_named(project: Project, content: str | bytes) -> None:
     file = project.stack_file("a")
     file.write_bytes(content if isinstance(content, bytes) else content.encode())

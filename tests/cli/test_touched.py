@@ -45,10 +45,15 @@ NONE: tuple[str, ...] = ()
         (["stacks/Pulumi.a.yaml", "config/types.py"], STACKS),
         (["something-new/x.py"], STACKS),
         (["stacks/nested/Pulumi.a.yaml"], STACKS),
+        (["stacks/Pulumi.a copy.yaml"], STACKS),
     ],
 )
 def test_touched(files: list[str], expected: tuple[str, ...]) -> None:
     assert touched(files, STACKS, "stacks") == Touched(changed=expected, removed=())
+
+
+def test_the_project_file_beside_the_stacks_is_none_of_a_stack() -> None:
+    assert touched(["Pulumi.yaml"], STACKS, ".") == Touched(changed=STACKS, removed=())
 
 
 @pytest.mark.parametrize("others", [[], ["README.md"], ["config/types.py"]])

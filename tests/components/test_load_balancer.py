@@ -263,6 +263,34 @@ def test_names_leave_room_for_what_makes_them_unique(name: str) -> None:
     assert unique_name(name + "y") != short
 
 
+@pytest.mark.parametrize("former", ["edge", "istio-ingressgateway", "x" * 55])
+@pytest.mark.parametrize("present", ["public", "provider-ingressgateway", "y" * 50])
+def test_a_renamed_gateway_keeps_what_it_has_in_aws(former: str, present: str) -> None:
+    fixed = {"awsNlb": {"subnets": list(SUBNETS[:2]), "elasticIps": True}}
+    before = declared(balanced(fixed, ingressGateway={"name": former}))
+    after = declared(balanced(fixed, ingressGateway={"name": present, "formerly": former}))
+
+    followed = set().union(*map(after.formerly, after)) | after.registrations.keys()
+    assert [r.name for r in cloud_resources(before) if r.urn not in followed] == []
+
+
+@pytest.mark.parametrize(
+    "balancer",
+    [OWN, {"existing": {"address": "lb.example", "targetGroupArn": ARN.format("targetgroup")}}],
+)
+def test_a_renamed_gateway_frees_its_target_group_before_it_binds_it_again(balancer: samples.Raw) -> None:
+    before = declared(balanced(balancer, ingressGateway={"name": "edge"}))
+    after = declared(balanced(balancer, ingressGateway={"name": "public", "formerly": "edge"}))
+
+    old, new = before.named("edge-lb-binding"), after.named("public-lb-binding")
+    assert old.urn in after.formerly(new)
+    assert old.object != new.object
+    assert new.options["deleteBeforeReplace"]
+    assert not old.options["deleteBeforeReplace"], (
+        "a new target group's binding comes before the old one's goes"
+    )
+
+
 EVERYTHING = [
     own(
         elasticIps=True,

@@ -10,6 +10,7 @@ import pytest
 
 from tests.tools.conftest import Machine
 from tools import cache
+from tools.errors import ToolError
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +66,13 @@ def test_what_fails_leaves_nothing(machine: Machine, error: type[BaseException])
     with pytest.raises(error):
         cache.fill("tool-1", make, machine.progress)
     assert [path.name for path in machine.cache.iterdir()] == [".tool-1.lock"]
+
+
+def test_a_cache_that_cannot_be_written_is_said_with_the_remedy(machine: Machine) -> None:
+    machine.cache.parent.write_text("a file where the cache would be")
+
+    with pytest.raises(ToolError, match=r"Not a directory.*XDG_CACHE_HOME"):
+        cache.fill("tool-1", lambda staging: (staging / "tool").touch(), machine.progress)
 
 
 def test_a_staging_directory_left_by_kill_9_is_not_taken_over(machine: Machine) -> None:

@@ -94,6 +94,14 @@ def test_a_failed_installation_is_tried_again_only_after_a_day(machine: Machine,
     assert refusals == [VERSION, VERSION]
 
 
+def test_a_cache_that_cannot_be_written_only_forgets(machine: Machine, refusals: list[str]) -> None:
+    machine.cache.parent.write_text("a file where the cache would be")
+
+    for _ in range(2):
+        assert not plugins.kubernetes_plugin(CLI, machine.progress).official
+    assert refusals == [VERSION, VERSION]
+
+
 def test_a_plugin_installed_just_now_is_used(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "_install", lambda *_: None)
 
