@@ -46,6 +46,9 @@ MESH_LIFETIME = datetime.timedelta(days=730)
 CRL_LIFETIME = datetime.timedelta(days=90)
 """Defaults. A revocation list that expired refuses everyone, hence no shorter than the certificates it is rotated with."""
 
+ROOM = 4
+"""Bytes of a root's subject behind the authority's name: a space and the root's number."""
+
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*\.(?![0-9]+$){_LABEL}")
 _NAME = re.compile(_LABEL)
@@ -90,6 +93,12 @@ class CertificateAuthority:
         Raises PkiError when the directory is not empty.
         """
         _require(bool(name.strip()), f"{name!r} is no name.", "Say who runs the authority.")
+        longest = profile.MAX_COMMON_NAME - ROOM
+        _require(
+            len(name.encode()) <= longest,
+            f"{name!r} is longer than {longest} bytes, and a subject has no room for more.",
+            "Shorten it.",
+        )
         _require_lifetime(lifetime)
         _require_lifetime(crl_lifetime)
         directory = directory.absolute()
@@ -229,8 +238,8 @@ class CertificateAuthority:
                 request.names,
                 lifetime or request.lifetime,
                 request.key_type,
-                trust or old.trust,
-                trust_crl or (old.trust_crl if trust is None else None),
+                old.trust if trust is None else trust,
+                old.trust_crl if trust is None and trust_crl is None else trust_crl,
             )
             _check(request)
             return self._sign(self.index(), request)
@@ -390,6 +399,11 @@ class CertificateAuthority:
         signer = self._signer(root)
         if request.kind is Kind.MESH:
             name = f"{index.name} {request.identity}"
+            _require(
+                len(name.encode()) <= profile.MAX_COMMON_NAME,
+                f"{name!r} is longer than the {profile.MAX_COMMON_NAME} bytes of a subject.",
+                "Shorten the name of the cluster.",
+            )
             certificate = profile.intermediate(name, key, signer, validity)
         else:
             usage = profile.SERVER_USAGE if request.kind is Kind.SERVER else profile.CLIENT_USAGE

@@ -447,6 +447,21 @@ def test_trust_with_a_private_key_is_refused(authority: CertificateAuthority) ->
     assert key.splitlines()[1] not in str(refused.value)
 
 
+def test_an_empty_file_of_trust_is_refused_and_not_passed_over(authority: CertificateAuthority) -> None:
+    authority.issue_server(PROVIDER, trust=authority.certificate)
+    with pytest.raises(PkiError, match="no PEM certificates"):
+        authority.renew(Kind.SERVER, PROVIDER, trust="")
+    with pytest.raises(PkiError, match="no PEM revocation lists"):
+        authority.renew(Kind.SERVER, PROVIDER, trust_crl="")
+
+
+def test_a_subject_that_a_cluster_makes_too_long_is_refused(tmp_path: Path) -> None:
+    mesh = CertificateAuthority.create(tmp_path / "mesh", "x" * 60, purpose=Purpose.MESH)
+    with pytest.raises(PkiError, match="longer than the 64 bytes"):
+        mesh.issue_mesh("prod-eu")
+    assert not mesh.index().records
+
+
 def test_what_is_unknown_or_revoked_already_is_said(authority: CertificateAuthority) -> None:
     with pytest.raises(PkiError, match="never issued"):
         authority.revoke("abc")
