@@ -17,8 +17,10 @@ Fault: TypeAlias = tuple[str, str]
 """What stands there, and what is wrong with it."""
 
 _BLOCK = re.compile(
-    r"-----BEGIN (?P<label>[A-Z0-9 ]+)-----(?P<body>[^-]*)-----END (?P=label)-----", re.DOTALL
+    r"^-----BEGIN (?P<label>[A-Z0-9 ]+)-----[^\S\n]*\n(?:(?!-----).)*^-----END (?P=label)-----(?=[^\S\n]*$)",
+    re.DOTALL | re.MULTILINE,
 )
+"""As BoringSSL, and so Envoy, finds them: with a first and a last line that begin at the left edge and stand alone."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ def split(text: str) -> Blocks:
     rest = _BLOCK.sub("", text)
     faults: list[Fault] = []
     if "-----BEGIN" in rest or "-----END" in rest:
-        faults.append(("a block", "begins or ends without its other line"))
+        faults.append(
+            ("a block", "lacks its first or last line, or these do not stand alone at the left edge")
+        )
     elif not blocks:
         faults.append(("the text", "holds no PEM block" if text.strip() else "is missing or empty"))
     return Blocks(blocks, tuple(faults))

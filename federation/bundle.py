@@ -194,7 +194,8 @@ def _end(wanted: datetime.datetime, signer: Signer | None) -> datetime.datetime:
 def _parsed(text: str, source: str) -> dict[str, object]:
     try:
         content = json.loads(text)
-    except ValueError as error:
+        canonical(content if isinstance(content, dict) else {})
+    except (ValueError, RecursionError) as error:
         raise ConfigError(
             [_again("bundle", text[:40], f"is no JSON, so it was cut short or changed ({error})")], source
         ) from error
@@ -205,9 +206,13 @@ def _parsed(text: str, source: str) -> dict[str, object]:
 
 def _time(bundle: Bundle, now: datetime.datetime) -> Iterator[Finding]:
     if now > bundle.expires:
-        yield _again("expires", _stamp(bundle.expires), "has passed")
-    if now < bundle.issued - CLOCK_SKEW:
-        yield _again("issued", _stamp(bundle.issued), "lies in the future; is a clock wrong?")
+        yield _again("expires", bundle.expires.isoformat().replace("+00:00", "Z"), "has passed")
+    if now + CLOCK_SKEW < bundle.issued:
+        yield _again(
+            "issued",
+            bundle.issued.isoformat().replace("+00:00", "Z"),
+            "lies in the future; is a clock wrong?",
+        )
 
 
 def _signature(bundle: Bundle, signed: bytes, now: datetime.datetime, pins: Pins | None) -> Iterator[Finding]:

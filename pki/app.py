@@ -16,6 +16,7 @@ from cli.errors import CliError, ExitCode
 from config import ConfigError
 from pki.commands import bundles, issuing, rotation, storing
 from pki.errors import LockedError, PkiError
+from tools import ToolError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     except LockedError as error:
         note.print(f"error: {error}", style="red")
         return ExitCode.LOCKED
-    except (PkiError, ConfigError) as error:
+    except (PkiError, ConfigError, ToolError, OSError) as error:
         note.print(f"error: {error}", style="red")
         return ExitCode.FAILED
     except CliError as error:

@@ -11,7 +11,7 @@ DIRECTORY/             mode 700, files 600
 ```
 
 Each change holds the directory's lock and writes the index before the files that follow from it: nothing is ever in use
-that the index does not know.
+that the index does not know. What an interrupted change left undone, the next one finishes first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import datetime
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,9 @@ LEAF_LIFETIME = datetime.timedelta(days=90)
 MESH_LIFETIME = datetime.timedelta(days=730)
 CRL_LIFETIME = datetime.timedelta(days=90)
 """Defaults. A revocation list that expired refuses everyone, hence no shorter than the certificates it is rotated with."""
+
+ROOM = 4
+"""Bytes of a root's subject behind the authority's name: a space and the root's number."""
 
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*\.(?![0-9]+$){_LABEL}")
@@ -89,6 +93,12 @@ class CertificateAuthority:
         Raises PkiError when the directory is not empty.
         """
         _require(bool(name.strip()), f"{name!r} is no name.", "Say who runs the authority.")
+        longest = profile.MAX_COMMON_NAME - ROOM
+        _require(
+            len(name.encode()) <= longest,
+            f"{name!r} is longer than {longest} bytes, and a subject has no room for more.",
+            "Shorten it.",
+        )
         _require_lifetime(lifetime)
         _require_lifetime(crl_lifetime)
         directory = directory.absolute()
@@ -219,7 +229,7 @@ class CertificateAuthority:
         trust_crl: str | None = None,
     ) -> Issued:
         """A new certificate with a new key, otherwise as the one in use, which is superseded but not revoked."""
-        with store.locked(self.directory):
+        with self._changing():
             old = self.issued(kind, identity).record
             request = _renewal(old)
             request = _Request(
@@ -228,8 +238,8 @@ class CertificateAuthority:
                 request.names,
                 lifetime or request.lifetime,
                 request.key_type,
-                trust or old.trust,
-                trust_crl or (old.trust_crl if trust is None else None),
+                old.trust if trust is None else trust,
+                old.trust_crl if trust is None and trust_crl is None else trust_crl,
             )
             _check(request)
             return self._sign(self.index(), request)
@@ -240,7 +250,7 @@ class CertificateAuthority:
         Raises PkiError when it is unknown or revoked already.
         """
         wanted = serial.lower().replace(":", "").lstrip("0")
-        with store.locked(self.directory):
+        with self._changing():
             index = self.index()
             record = next((r for r in index.records if r.serial == wanted), None)
             if record is None:
@@ -264,7 +274,7 @@ class CertificateAuthority:
 
         From the first time on, each change renews them. lifetime: of these and all further ones.
         """
-        with store.locked(self.directory):
+        with self._changing():
             index = self.index().model_copy(update={"crl": True})
             if lifetime is not None:
                 _require_lifetime(lifetime)
@@ -274,7 +284,7 @@ class CertificateAuthority:
 
     def rotate_add(self) -> Root:
         """First step of a rotation: a new root, which peers learn to trust beside the old one. It signs nothing yet."""
-        with store.locked(self.directory):
+        with self._changing():
             index = self.index()
             self._require_step(index, {RootState.ISSUING}, "add")
             index = self._with_new_root(index, RootState.NEXT)
@@ -283,7 +293,7 @@ class CertificateAuthority:
 
     def rotate_leaves(self) -> tuple[Issued, ...]:
         """Second step: the new root signs from now on, and signs every certificate in use anew."""
-        with store.locked(self.directory):
+        with self._changing():
             index = self.index()
             self._require_step(index, {RootState.ISSUING, RootState.NEXT}, "leaves")
             old, new = index.issuing(), next(r for r in index.roots if r.state is RootState.NEXT)
@@ -296,7 +306,7 @@ class CertificateAuthority:
     def rotate_remove(self, *, force: bool = False) -> Root:
         """Last step: peers forget the old root, and its key is deleted. Refused while a certificate in use is its,
         but with `force`."""
-        with store.locked(self.directory):
+        with self._changing():
             index = self.index()
             self._require_step(index, {RootState.ISSUING, RootState.RETIRING}, "remove")
             old = next(r for r in index.roots if r.state is RootState.RETIRING)
@@ -312,12 +322,57 @@ class CertificateAuthority:
                 )
             removed = old.model_copy(update={"state": RootState.REMOVED})
             self._publish(index.with_root(removed))
-            self._key_file(old.number).unlink(missing_ok=True)
             return removed
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock, and first finish what an interrupted change left undone."""
+        with store.locked(self.directory):
+            index = self._without_lost_keys(self.index())
+            if not self._is_published(index):
+                self._publish(index)
+            yield
+
+    def _without_lost_keys(self, index: Index) -> Index:
+        """With what lies in the folders in use again, where an interruption lost the key of what replaces it."""
+        for record in index.records:
+            file = self._folder(record.kind, record.id) / _certificate_name(record.kind)
+            if record.status is not Status.CURRENT or not file.exists():
+                continue
+            there = next((r for r in index.records if r.certificate.encode() == file.read_bytes()), record)
+            if there != record:
+                index = index.with_record(record.model_copy(update={"status": Status.SUPERSEDED}))
+                if there.status is Status.SUPERSEDED:
+                    index = index.with_record(there.model_copy(update={"status": Status.CURRENT}))
+        return index
+
+    def _is_published(self, index: Index) -> bool:
+        """Whether the index is saved and every file is as it demands."""
+        if index != self.index() or any(self._key_file(root.number).exists() for root in index.removed()):
+            return False
+        try:
+            numbers = _crl_numbers((self.directory / CRL).read_bytes()) if index.crl else []
+            if _bundle(index) != self.certificate:
+                return False
+        except (OSError, ValueError, x509.ExtensionNotFound):
+            return False
+        return numbers == [root.crl_number for root in index.trusted() if index.crl] and all(
+            self._contents(index, record, key) == {f.name: f.read_bytes() for f in folder.iterdir()}
+            for record, folder, key in self._in_folders(index)
+        )
+
+    def _in_folders(self, index: Index) -> Iterator[tuple[Record, Path, bytes]]:
+        """Each certificate in use whose key is there (it need not be, when the key went into a stack's secrets), with
+        its folder and the key."""
+        for record in index.records:
+            folder = self._folder(record.kind, record.id)
+            key = folder / _key_name(record.kind)
+            if record.status is Status.CURRENT and key.exists():
+                yield record, folder, key.read_bytes()
 
     def _issue(self, request: _Request, *, force: bool) -> Issued:
         _check(request)
-        with store.locked(self.directory):
+        with self._changing():
             index = self.index()
             if index.current(request.kind, request.identity) is not None and not force:
                 raise PkiError(
@@ -344,6 +399,11 @@ class CertificateAuthority:
         signer = self._signer(root)
         if request.kind is Kind.MESH:
             name = f"{index.name} {request.identity}"
+            _require(
+                len(name.encode()) <= profile.MAX_COMMON_NAME,
+                f"{name!r} is longer than the {profile.MAX_COMMON_NAME} bytes of a subject.",
+                "Shorten the name of the cluster.",
+            )
             certificate = profile.intermediate(name, key, signer, validity)
         else:
             usage = profile.SERVER_USAGE if request.kind is Kind.SERVER else profile.CLIENT_USAGE
@@ -376,8 +436,8 @@ class CertificateAuthority:
         return files
 
     def _publish(self, index: Index) -> None:
-        """Save the index and bring up to date what follows from it: trust, revocation lists, and both beside every
-        certificate in use whose folder is there (it need not be, when the key went into a stack's secrets)."""
+        """Save the index and bring up to date what follows from it: trust, revocation lists, both beside every
+        certificate in use whose key is there, and which roots' keys are."""
         lists = b""
         if index.crl:
             for root in index.trusted():
@@ -388,11 +448,10 @@ class CertificateAuthority:
         store.write(self.directory / TRUST, _bundle(index).encode())
         if index.crl:
             store.write(self.directory / CRL, lists)
-        for record in index.records:
-            folder = self._folder(record.kind, record.id)
-            if record.status is Status.CURRENT and folder.is_dir():
-                key = folder / _key_name(record.kind)
-                store.write_folder(folder, self._contents(index, record, key.read_bytes()))
+        for record, folder, key in self._in_folders(index):
+            store.write_folder(folder, self._contents(index, record, key))
+        for root in index.removed():
+            self._key_file(root.number).unlink(missing_ok=True)
 
     def _revocation_list(self, index: Index, root: Root) -> x509.CertificateRevocationList:
         lifetime = datetime.timedelta(seconds=index.crl_lifetime_seconds)
@@ -469,6 +528,10 @@ def _key_name(kind: Kind) -> str:
     return mesh.MESH_CA_KEY if kind is Kind.MESH else KEY
 
 
+def _certificate_name(kind: Kind) -> str:
+    return mesh.CA_CERTIFICATE if kind is Kind.MESH else CERTIFICATE
+
+
 def _renewal(record: Record) -> _Request:
     lifetime = record.not_after - record.not_before - profile.CLOCK_SKEW
     return _Request(
@@ -530,6 +593,11 @@ def _load_lists(text: bytes) -> Mapping[int, x509.CertificateRevocationList]:
     if not blocks:
         raise ValueError("no 'X509 CRL' block")
     return {number: x509.load_pem_x509_crl(block) for number, block in enumerate(blocks)}
+
+
+def _crl_numbers(text: bytes) -> list[int]:
+    lists = _load_lists(text).values()
+    return [found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number for found in lists]
 
 
 def _bundle(index: Index) -> str:

@@ -125,6 +125,10 @@ class Index(_Entry):
         """The roots that peers are to trust."""
         return tuple(root for root in self.roots if root.state is not RootState.REMOVED)
 
+    def removed(self) -> tuple[Root, ...]:
+        """The roots whose keys are to be gone."""
+        return tuple(root for root in self.roots if root.state is RootState.REMOVED)
+
     def current(self, kind: Kind, identity: str) -> Record | None:
         """The certificate in use under that id."""
         matching = (r for r in self.records if (r.kind, r.id, r.status) == (kind, identity, Status.CURRENT))

@@ -79,7 +79,7 @@ def remove_leftovers(directory: Path) -> None:
         if _hidden(entry) and entry.name not in used:
             if entry.is_symlink():
                 entry.unlink()
-            else:
+            elif entry.is_dir():
                 shutil.rmtree(entry)
 
 

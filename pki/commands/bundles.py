@@ -17,7 +17,7 @@ from cli.project import Project
 from config import ConfigError, ConsumerOutputs, ProviderOutputs, reference
 from federation import Bundle, Pins, Signer, create, verify
 from pki import store
-from pki.commands.output import Json, write_json
+from pki.commands.output import LONGEST, Json, write_json
 from pki.commands.storing import FOUND, ProjectOption
 from pki.commands.storing import read as read_folder
 from pki.errors import PkiError
@@ -60,7 +60,10 @@ def create_(
         ),
     ] = None,
     days: Annotated[
-        int, typer.Option(help="Days until it expires; never later than the signing certificate.", min=1)
+        int,
+        typer.Option(
+            help="Days until it expires; never later than the signing certificate.", min=1, max=LONGEST
+        ),
     ] = DEFAULT_DAYS,
     out: Annotated[
         Path | None, typer.Option(help="Where to write it (default: stdout).", dir_okay=False)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from pki.authority import CRL_LIFETIME, LEAF_LIFETIME, MESH_LIFETIME, ROOT_LIFETIME, CertificateAuthority
 from pki.commands.output import (
+    LONGEST,
     Days,
     Directory,
     Force,
@@ -42,7 +43,8 @@ def create(
     key_type: KeyTypeOption = KeyType.EC_P256,
     days: Days = None,
     crl_days: Annotated[
-        int | None, typer.Option(help="Days until its revocation lists expire (default: 90).", min=1)
+        int | None,
+        typer.Option(help="Days until its revocation lists expire (default: 90).", min=1, max=LONGEST),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Move an authority that is there aside.")] = False,
     json: Json = False,

@@ -20,7 +20,9 @@ from pki.index import Record
 Directory = Annotated[Path, typer.Argument(help="The authority's directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Days = Annotated[int | None, typer.Option(help="Days until it expires.", min=1)]
+LONGEST = 365 * 1000
+"""Days, so that no date lies beyond the year 9999."""
+Days = Annotated[int | None, typer.Option(help="Days until it expires.", min=1, max=LONGEST)]
 Trust = Annotated[
     Path | None,
     typer.Option(

@@ -20,7 +20,7 @@ from cli.errors import ExitCode
 from cli.project import Project
 from pki import kubernetes
 from pki import store as files
-from pki.commands.output import Json, text_of, write_json, write_table
+from pki.commands.output import LONGEST, Json, text_of, write_json, write_table
 from pki.errors import PkiError
 
 Source = Annotated[
@@ -97,7 +97,9 @@ def check(
             help="ca.crt is not read: a Secret <name>-cacert brings the other side's authorities.",
         ),
     ] = False,
-    warning_days: Annotated[int, typer.Option(help="Days before its end from which on to warn.", min=1)] = 30,
+    warning_days: Annotated[
+        int, typer.Option(help="Days before its end from which on to warn.", min=1, max=LONGEST)
+    ] = 30,
     json: Json = False,
 ) -> int:
     """Judge a certificate, in files or in a Secret, as a preview does. Exit code 2 when something is wrong with it."""

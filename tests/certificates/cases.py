@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from textwrap import indent
+
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from certificates import Expectation, Material, Usage
 from tests.certificates.forge import (
@@ -78,6 +81,18 @@ def _cases() -> dict[str, Case]:
         "the certificate is not base 64 of one": Case(
             "pem-syntax", replace(base, certificate=base.certificate[: edge - 8] + base.certificate[edge:])
         ),
+        "tls.crt is indented": Case(
+            "pem-syntax", replace(base, certificate=indent(base.certificate, "  ")), says="left edge"
+        ),
+        "tls.crt is folded into one line": Case(
+            "pem-syntax", replace(base, certificate=base.certificate.replace("\n", " ")), says="left edge"
+        ),
+        "tls.crt begins with a byte order mark": Case(
+            "pem-syntax", replace(base, certificate="\ufeff" + base.certificate), says="left edge"
+        ),
+        "two certificates were joined in one line": Case(
+            "pem-syntax", replace(base, certificate=first.rstrip() + second), says="left edge"
+        ),
         "ca.crt holds a request": Case(
             "pem-syntax",
             replace(base, trust=(base.trust or "") + second.replace("CERTIFICATE-", "CERTIFICATE REQUEST-")),
@@ -96,6 +111,15 @@ def _cases() -> dict[str, Case]:
         "tls.crt holds the key": Case("stray-key", replace(base, certificate=base.certificate + key_text)),
         "ca.crt holds the key": Case("stray-key", replace(base, trust=(base.trust or "") + key_text)),
         "the key is encrypted": Case("key-encrypted", replace(base, key=key_pem(LEAF.private, b"secret"))),
+        "the key is encrypted as OpenSSL once did": Case(
+            "key-encrypted",
+            replace(
+                base,
+                key=LEAF.private.private_bytes(
+                    Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"secret")
+                ).decode(),
+            ),
+        ),
         "the key is another one's": Case("key-match", replace(base, key=key_pem(OTHER.private))),
         "the intermediate comes first": Case("order", replace(base, certificate=second + first)),
         "a stranger is sent along": Case(

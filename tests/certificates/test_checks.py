@@ -62,6 +62,10 @@ GOOD: dict[str, tuple[Material, Expectation]] = {
         replace(good(), certificate=good().certificate + pem(ROOT.certificate())),
         EXPECTED,
     ),
+    "with CRLF and no end of the last line": (
+        replace(good(), certificate=good().certificate.rstrip().replace("\n", "\r\n")),
+        EXPECTED,
+    ),
     "names in upper case": (good(LEAF.but(names=(PROVIDER.upper(),))), EXPECTED),
     "an expected name in upper case": (good(), replace(EXPECTED, name=PROVIDER.upper())),
     "with a revocation list": (with_list(pem(LIST)), EXPECTED),

@@ -203,6 +203,19 @@ def test_a_forger_cannot_put_the_pinned_authority_beside_his_own() -> None:
     assert "does not lead to an authority" in refused(forged, now=NOW)
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, r'{"format": "\ud800"}'])
+def test_what_json_cannot_be_read_or_digested_is_refused(text: str) -> None:
+    assert "bundle: " in refused(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("issued", "9999-12-31T23:59:59-14:00"), ("expires", "0001-01-01T00:00:00+14:00")],
+)
+def test_a_time_at_the_edge_of_the_calendar_is_refused(key: str, value: str) -> None:
+    assert value in refused(resealed(lambda bundle: bundle.update({key: value})))
+
+
 def test_a_rotation_reaches_readers_who_pinned_the_old_authority() -> None:
     both = pem(ROOT_CERTIFICATE) + pem(NEW_ROOT.certificate())
     bundle = verify(made(caCertificate=both), "bundle", LATER, PINNED)

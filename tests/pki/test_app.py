@@ -100,12 +100,15 @@ def test_a_life_of_certificates(ca: str, capsys: pytest.CaptureFixture[str]) -> 
         (["rotate", "remove", "CA"], 1, "rotate add"),
         (["bundle", "create"], 64, "either --outputs or --stack"),
         (["server", "CA", PROVIDER, "--days", "0"], 64, "greater than or equal to 1"),
+        (["server", "CA", PROVIDER, "--days", "9999999"], 64, "less than or equal to"),
+        (["create", "NEW", "--name", "x" * 61], 1, "longer than 60 bytes"),
+        (["list", "FILE"], 1, "Not a directory"),
     ],
 )
 def test_exit_codes(
     arguments: list[str], code: int, words: str, ca: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = {"CA": ca, "NONE": f"{ca}/issued"}
+    places = {"CA": ca, "NONE": f"{ca}/issued", "NEW": f"{ca}/new", "FILE": f"{ca}/ca.crt"}
     assert main([places.get(argument, argument) for argument in arguments]) == code
     shown = capsys.readouterr()
     assert words in shown.out + shown.err

@@ -6,6 +6,7 @@ import datetime
 import itertools
 import ssl
 import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -189,25 +190,118 @@ def test_a_rotation_takes_its_steps_in_order(authority: CertificateAuthority) ->
     assert [root.state for root in authority.index().roots] == [RootState.RETIRING, RootState.ISSUING]
 
 
-def test_the_old_root_stays_while_something_in_use_needs_it(authority: CertificateAuthority) -> None:
+def test_the_old_root_stays_while_something_in_use_needs_it(
+    authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folders(authority)
     authority.rotate_add()
-    index = authority.index()
-    authority.rotate_leaves()
-    # As after a crash in the midst of it: one certificate was not signed anew.
-    late = index.current(Kind.CLIENT, CONSUMER)
-    newer = authority.index().current(Kind.CLIENT, CONSUMER)
-    assert late is not None
-    assert newer is not None
-    authority._save(
-        authority.index()
-        .with_record(late)
-        .with_record(newer.model_copy(update={"status": Status.SUPERSEDED}))
-    )
-    with pytest.raises(PkiError, match=f"client {CONSUMER}"):
+    write_folder = store.write_folder
+
+    def crash(folder: Path, files: Mapping[str, bytes]) -> None:
+        if files["tls.crt"] != (folder / "tls.crt").read_bytes() and folder.name == f"client-{CONSUMER}":
+            raise KeyboardInterrupt
+        write_folder(folder, files)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "write_folder", crash)
+        with pytest.raises(KeyboardInterrupt):
+            authority.rotate_leaves()
+    with pytest.raises(PkiError, match=f"in use: client {CONSUMER}"):
         authority.rotate_remove()
     authority.renew(Kind.CLIENT, CONSUMER)
     authority.rotate_remove()
+
+
+CHANGES: Mapping[str, Callable[[CertificateAuthority], object]] = {
+    "renew": lambda authority: authority.renew(Kind.SERVER, PROVIDER),
+    "revoke": lambda authority: authority.revoke(
+        authority.issued(Kind.CLIENT, "late.shop.example").record.serial
+    ),
+    "crl": lambda authority: authority.publish_crl(),
+    "add": lambda authority: authority.rotate_add(),
+    "leaves": lambda authority: authority.rotate_leaves(),
+    "remove": lambda authority: authority.rotate_remove(),
+}
+
+
+@pytest.mark.parametrize(
+    ("before", "change"),
+    [
+        ("", "renew"),
+        ("", "revoke"),
+        ("", "crl"),
+        ("crl", "revoke"),
+        ("", "add"),
+        ("crl", "add"),
+        ("crl add", "leaves"),
+        ("crl add leaves", "remove"),
+    ],
+)
+def test_what_an_interruption_left_undone_the_next_change_finishes(
+    before: str, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for survived in itertools.count():
+        authority = CertificateAuthority.create(tmp_path / f"{survived}", "Example")
+        server, client = folders(authority)
+        authority.issue_client("late.shop.example")
+        for step in before.split():
+            CHANGES[step](authority)
+        with monkeypatch.context() as patched:
+            interrupt_after(survived, patched)
+            try:
+                CHANGES[change](authority)
+            except KeyboardInterrupt:
+                pass
+            else:
+                assert survived > 1
+                return
+        authority.issue_client("next.shop.example")
+        assert_files_follow(authority)
+        assert handshake(server, client, PROVIDER) == "and hello"
+
+
+def interrupt_after(survived: int, patched: pytest.MonkeyPatch) -> None:
+    """Interrupt what comes after so many files were put into their place, or roots' keys deleted."""
+    replace, unlink, done = Path.replace, Path.unlink, itertools.count()
+
+    def interrupt() -> None:
+        if next(done) >= survived:
+            raise KeyboardInterrupt
+
+    def replacing(file: Path, target: Path) -> Path:
+        interrupt()
+        return replace(file, target)
+
+    def unlinking(file: Path, *, missing_ok: bool = False) -> None:
+        if file.match("root-?.key"):
+            interrupt()
+        unlink(file, missing_ok=missing_ok)
+
+    patched.setattr(Path, "replace", replacing)
+    patched.setattr(Path, "unlink", unlinking)
+
+
+def assert_files_follow(authority: CertificateAuthority) -> None:
+    """All that the index says is so in the files, too."""
+    index = authority.index()
+    assert authority.certificate == "".join(root.certificate for root in index.trusted())
+    for root in index.roots:
+        key = authority.directory / f"root-{root.number}.key"
+        assert key.exists() is (root.state is not RootState.REMOVED)
+    lists = (authority.directory / "ca.crl").read_text() if index.crl else None
+    assert (lists or "").count("BEGIN") == (len(index.trusted()) if index.crl else 0)
+    for record in index.records:
+        if record.status is Status.REVOKED:
+            revoked = x509.load_pem_x509_crl((lists or "").encode())
+            assert revoked.get_revoked_certificate_by_serial_number(int(record.serial, 16)) is not None
+        if record.status is not Status.CURRENT:
+            continue
+        files = authority.issued(record.kind, record.id).files()
+        private = serialization.load_pem_private_key(files["tls.key"].encode(), None)
+        certificate = x509.load_pem_x509_certificate(files["tls.crt"].encode())
+        assert certificate.public_key() == private.public_key()
+        assert (files["tls.crt"], files["ca.crt"]) == (record.certificate, authority.certificate)
+        assert files.get("ca.crl") == lists
 
 
 def test_files_are_private(authority: CertificateAuthority) -> None:
@@ -303,6 +397,13 @@ def test_a_crash_between_index_and_files_leaves_the_old_certificate_in_use(
     assert len([entry for entry in server.parent.iterdir() if not entry.is_symlink()]) == 2
 
 
+def test_a_hidden_file_of_somebody_else_stays(authority: CertificateAuthority) -> None:
+    foreign = authority.directory / "issued" / ".directory"
+    foreign.write_text("mine")
+    folders(authority)
+    assert foreign.read_text() == "mine"
+
+
 def test_an_interrupted_creation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
@@ -344,6 +445,21 @@ def test_trust_with_a_private_key_is_refused(authority: CertificateAuthority) ->
     with pytest.raises(PkiError, match="private key") as refused:
         authority.issue_server(PROVIDER, trust=authority.certificate + key)
     assert key.splitlines()[1] not in str(refused.value)
+
+
+def test_an_empty_file_of_trust_is_refused_and_not_passed_over(authority: CertificateAuthority) -> None:
+    authority.issue_server(PROVIDER, trust=authority.certificate)
+    with pytest.raises(PkiError, match="no PEM certificates"):
+        authority.renew(Kind.SERVER, PROVIDER, trust="")
+    with pytest.raises(PkiError, match="no PEM revocation lists"):
+        authority.renew(Kind.SERVER, PROVIDER, trust_crl="")
+
+
+def test_a_subject_that_a_cluster_makes_too_long_is_refused(tmp_path: Path) -> None:
+    mesh = CertificateAuthority.create(tmp_path / "mesh", "x" * 60, purpose=Purpose.MESH)
+    with pytest.raises(PkiError, match="longer than the 64 bytes"):
+        mesh.issue_mesh("prod-eu")
+    assert not mesh.index().records
 
 
 def test_what_is_unknown_or_revoked_already_is_said(authority: CertificateAuthority) -> None:
