@@ -81,7 +81,7 @@ check: $(STAMP) ## Lint, format, types, import contracts, dead code, schema fres
 .PHONY: lab-test
 lab-test: $(STAMP) ## Run the tests against a real engine, API server and lab (needs root; builds and installs what is missing)
 	@$(BIN)/python -m lab packages
-	@$(BIN)/python -m pytest $(wildcard $(filter-out $(NEEDS_LAB),$(NEEDS_CLUSTER))) -n 3 --dist worksteal
+	@$(BIN)/python -m pytest $(wildcard $(filter-out $(NEEDS_LAB),$(NEEDS_CLUSTER))) -n 2 --dist worksteal
 	@$(BIN)/python -m pytest $(NEEDS_LAB)
 
 .PHONY: lab

@@ -53,11 +53,13 @@ class OwnFolder:
         while handle is None:
             self.path = Path(tempfile.mkdtemp(prefix=prefix))
             handle = _locked(self.path)
-        self._handle = handle
+        self._handle: int | None = handle
 
     def remove(self) -> None:
-        """It is needed no more."""
-        _remove(self.path, self._handle)
+        """It is needed no more; again is as good."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            _remove(self.path, handle)
 
 
 def _locked(folder: Path) -> int | None:

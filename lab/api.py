@@ -15,11 +15,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
+
 from lab.errors import ApiError
 from lab.kubeconfig import Access
 
 TIMEOUT = 30.0
 """Seconds for one request."""
+BUSY = 429
+"""The status of a request that a server did not take for now."""
 FIELD_MANAGER = "meshbridge-lab"
 
 Object = dict[str, Any]
@@ -54,6 +58,12 @@ class Api:
         )
         self._kinds: dict[tuple[str, str], Kind] = {}
 
+    @retry(
+        retry=retry_if_exception(lambda error: isinstance(error, ApiError) and error.status == BUSY),
+        stop=stop_after_delay(TIMEOUT),
+        wait=wait_fixed(1),
+        reraise=True,
+    )
     def request(
         self,
         method: str,
@@ -62,7 +72,8 @@ class Api:
         content_type: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> Object:
-        """Send one request and return the answer's JSON; text answers come as `{"text": …}`.
+        """Send one request and return the answer's JSON; text answers come as `{"text": …}`. One that a server did not take
+        for now (429, as of a kind whose storage it is still preparing) is sent again, as Kubernetes' own clients do.
 
         Raises:
             ApiError: it was refused, or there was no answer.

@@ -85,5 +85,8 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_is_no
     assert own.path.is_dir()
     assert further.path.is_dir()
     own.remove()
+    with (tmp_path / "meshbridge-broker-x-file").open() as its_handle_s_heir:
+        own.remove()
+        assert its_handle_s_heir.read() == ""
     further.remove()
     assert [path.name for path in tmp_path.iterdir()] == ["meshbridge-broker-x-file"]
