@@ -81,8 +81,8 @@ check: $(STAMP) ## Lint, format, types, import contracts, dead code, schema fres
 .PHONY: lab-test
 lab-test: $(STAMP) ## Run the tests against a real engine, API server and lab (needs root; builds and installs what is missing)
 	@$(BIN)/python -m lab packages
-	@$(BIN)/python -m pytest $(wildcard $(filter-out $(NEEDS_LAB),$(NEEDS_CLUSTER))) -n 2 --dist worksteal
-	@$(BIN)/python -m pytest $(NEEDS_LAB)
+	@$(BIN)/python -m pytest $(wildcard $(filter-out $(NEEDS_LAB),$(NEEDS_CLUSTER))) -n 2 --dist worksteal --durations=20
+	@$(BIN)/python -m pytest $(NEEDS_LAB) --durations=20
 
 .PHONY: lab
 lab: $(STAMP) ## Start two clusters, apply stacks to them and send a query through (needs root, Linux)
