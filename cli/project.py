@@ -110,10 +110,7 @@ def read_yaml(file: Path) -> Mapping[str, object]:
         content = loader.construct_document(root) if root is not None else None
     except OSError as error:
         raise CliError(f"{file} cannot be read: {error.strerror}.", "Run this in a checkout.") from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-    ) as error:  # the latter for bytes that are no UTF-8, and days that are none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8, days that are none
         raise CliError(f"{file} is not valid YAML: {error}", "Correct it.") from error
     if again is not None:
         raise CliError(

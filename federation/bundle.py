@@ -206,13 +206,9 @@ def _parsed(text: str, source: str) -> dict[str, object]:
 
 def _time(bundle: Bundle, now: datetime.datetime) -> Iterator[Finding]:
     if now > bundle.expires:
-        yield _again("expires", bundle.expires.isoformat().replace("+00:00", "Z"), "has passed")
+        yield _again("expires", _shown(bundle.expires), "has passed")
     if now + CLOCK_SKEW < bundle.issued:
-        yield _again(
-            "issued",
-            bundle.issued.isoformat().replace("+00:00", "Z"),
-            "lies in the future; is a clock wrong?",
-        )
+        yield _again("issued", _shown(bundle.issued), "lies in the future; is a clock wrong?")
 
 
 def _signature(bundle: Bundle, signed: bytes, now: datetime.datetime, pins: Pins | None) -> Iterator[Finding]:
@@ -322,6 +318,11 @@ def _ask(key: str, value: str | None, rule: str) -> Finding:
     return Finding(
         key, show(value), rule, "ask the other side, by a way other than the bundle's, which one is right"
     )
+
+
+def _shown(time: datetime.datetime) -> str:
+    """A time as the bundle has it, which need not have one of the calendar's years in UTC."""
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def _stamp(time: datetime.datetime) -> str:

@@ -339,7 +339,8 @@ class CertificateAuthority:
             file = self._folder(record.kind, record.id) / _certificate_name(record.kind)
             if record.status is not Status.CURRENT or not file.exists():
                 continue
-            there = next((r for r in index.records if r.certificate.encode() == file.read_bytes()), record)
+            text = file.read_bytes()
+            there = next((r for r in index.records if r.certificate.encode() == text), record)
             if there != record:
                 index = index.with_record(record.model_copy(update={"status": Status.SUPERSEDED}))
                 if there.status is Status.SUPERSEDED:

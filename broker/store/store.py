@@ -182,7 +182,7 @@ class Store:
         try:
             return self._patient(once, patience)
         except StaleDataError:
-            raise BusyError("another request changed this binding at the same time") from None
+            raise _changed_meanwhile() from None
 
     def remove(self, binding: Binding, patience: float = 0, *, audit: Audit | None = None) -> None:
         """Forgets a binding of which nothing is left, with its audit record in the same transaction.
@@ -195,7 +195,7 @@ class Store:
                 as_read = (Binding.binding_id == binding.binding_id, Binding.version == binding.version)
                 session.execute(delete(Binding).where(*as_read))
                 if session.get(Binding, binding.binding_id) is not None:
-                    raise BusyError("another request changed this binding at the same time")
+                    raise _changed_meanwhile()
                 if audit is not None:
                     session.add(audit)
 
@@ -288,6 +288,10 @@ class Store:
             reraise=True,
         )
         return attempts(work)
+
+
+def _changed_meanwhile() -> BusyError:
+    return BusyError("another request changed this binding at the same time")
 
 
 def is_away(error: SQLAlchemyError) -> bool:
