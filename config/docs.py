@@ -7,19 +7,18 @@ longer than all else that the vocabulary does then.
 from __future__ import annotations
 
 import ast
+import contextlib
+import functools
 import inspect
 import itertools
-import textwrap
-import threading
+import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-_parsing = threading.Lock()
-"""CPython before 3.12 fails with a SystemError when two threads make syntax trees at once, as the engine's threads would
-that report what is wrong. Source: CPython's issue 106905.
-"""
+_ATTEMPTS = 100
 
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:
@@ -39,16 +38,31 @@ def describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
 
 
 def _docstrings(cls: type) -> dict[str, str]:
-    with _parsing:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    if not isinstance(tree, ast.ClassDef):
-        raise TypeError(f"{cls} is no class")
     return {
         field.target.id: inspect.cleandoc(text.value.value)
-        for field, text in itertools.pairwise(tree.body)
+        for field, text in itertools.pairwise(_classes(cls.__module__)[cls.__name__].body)
         if isinstance(field, ast.AnnAssign)
         and isinstance(field.target, ast.Name)
         and isinstance(text, ast.Expr)
         and isinstance(text.value, ast.Constant)
         and isinstance(text.value.value, str)
     }
+
+
+@functools.cache
+def _classes(module: str) -> Mapping[str, ast.ClassDef]:
+    tree = _parsed(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _parsed(source: str) -> ast.Module:
+    """The syntax tree, though another was made in the middle.
+
+    CPython before 3.12 then fails with a SystemError. A traceback that is logged makes one: on another of the engine's
+    threads, or on this one, when the collector of garbage meets a future whose error nobody read. Source: CPython's
+    issue 106905.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(SystemError):
+            return ast.parse(source)
+    return ast.parse(source)
