@@ -22,7 +22,7 @@ class Garbage:
     collected = 0
 
     def __init__(self) -> None:
-        self.itself = self
+        vars(self).update(itself=self)
 
     def __del__(self) -> None:
         Garbage.collected += 1
