@@ -9,6 +9,7 @@ import json
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from math import ceil
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -145,7 +146,8 @@ def reconcile(
         if side is None:
             return
         progress = Progress(read, side, upstream, store=store, locks=locks, reconciler=reconciler)
-        failed = doctor_module.repair(read, store, locks, reconciler, progress.resume)
+        with closing(progress):
+            failed = doctor_module.repair(read, store, locks, reconciler, progress.resume)
     finally:
         reconciler.stop()
         engine.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -97,15 +98,15 @@ def repair(
     store: Store,
     locks: Locks,
     reconciler: Reconciler,
-    resume: Callable[[], None],
+    resume: Callable[[], Collection[Future[None]]],
 ) -> dict[str, str]:
     """Goes on with what the upstream has to do, then compares every shard with its cluster and brings it to what is
     stored; what failed, by shard or binding.
 
-    resume: one step of each binding that is unfinished upstream.
+    resume: begins one step of each binding that is unfinished upstream.
     """
     failed: dict[str, str] = {}
-    resume()
+    wait(resume())
     for shard in shards(settings, store):
         name = f"shard {shard}"
         try:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -39,6 +40,8 @@ ASYNC = "accepts_incomplete"
 MAX_OPERATION = 10_000
 """Longest name of an operation (OSB "Binding", `operation`)."""
 RETRY_AFTER = "Retry-After"
+STEPS = 8
+"""Bindings that are brought forward at a time: an upstream that does not answer for one holds up few others."""
 FIRST_PAUSE = 0.5
 """Seconds between the first two attempts at what the upstream has to do; it doubles up to LONGEST_PAUSE."""
 DENIED_SECONDS = 300.0
@@ -76,6 +79,13 @@ class Progress:
         self._store, self._locks, self._reconciler = store, locks, reconciler
         self._pauses: dict[tuple[str, str], _Pause] = {}
         """By binding and phase."""
+        self._pool = ThreadPoolExecutor(STEPS, "step")
+        self._steps: dict[str, Future[None]] = {}
+        """By binding, the step that is under way."""
+
+    def close(self) -> None:
+        """Ends when the steps that are under way have; for when the reconciler has stopped."""
+        self._pool.shutdown(cancel_futures=True)
 
     def poll(self, call: Call, binding: Binding) -> Answer:
         """The answer to `last_operation` of a binding that is stored."""
@@ -93,25 +103,31 @@ class Progress:
             case Phase.REQUESTED | Phase.REMOVING:
                 return state("in progress")
 
-    def resume(self) -> None:
-        """Goes on with everything unfinished whose shard is this replica's, until the reconciler stops. One step each; for
-        the reconciler."""
+    def resume(self) -> Collection[Future[None]]:
+        """Begins the next step of everything unfinished whose shard is this replica's, until the reconciler stops; for the
+        reconciler. All steps that are under way."""
         found = self._store.in_phase(*UNFINISHED)
         here = {(binding.binding_id, binding.phase) for binding in found}
         self._pauses = {key: pause for key, pause in self._pauses.items() if key in here}
+        self._steps = {binding_id: step for binding_id, step in self._steps.items() if not step.done()}
         for binding in found:
             if self._reconciler.stopping:
-                return
-            try:
-                if self._is_due(binding) and self._locks.own(binding.shard):
-                    with self._locks.step(binding.binding_id):
-                        self._resume(binding)
-            except BusyError:
-                continue
-            except OsbError as error:
-                log.warning("not_done_yet", binding_id=binding.binding_id, reason=error.description)
-            except Exception:  # one binding must not hold up the others
-                log.exception("not_done_yet", binding_id=binding.binding_id)
+                break
+            under_way = binding.binding_id in self._steps
+            if not under_way and self._is_due(binding) and self._locks.own(binding.shard):
+                self._steps[binding.binding_id] = self._pool.submit(self._step, binding)
+        return self._steps.values()
+
+    def _step(self, binding: Binding) -> None:
+        try:
+            with self._locks.step(binding.binding_id):
+                self._resume(binding)
+        except BusyError:
+            return
+        except OsbError as error:
+            log.warning("not_done_yet", binding_id=binding.binding_id, reason=error.description)
+        except Exception:  # one binding must not hold up the others
+            log.exception("not_done_yet", binding_id=binding.binding_id)
 
     def want(
         self,

@@ -90,6 +90,8 @@ class Proxy:
         """Ends what runs; what is left undone is in the database."""
         if self._reconciler is not None:
             self._reconciler.stop()
+        if self._progress is not None:
+            self._progress.close()
         self._write_records()
         if self._deployer is not None:
             self._deployer.close()

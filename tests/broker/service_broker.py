@@ -97,6 +97,8 @@ class ServiceBroker:
         """Headers of its answers."""
         self.hold: threading.Event | None = None
         """When set, requests wait for it before they are answered."""
+        self.meeting: threading.Barrier | None = None
+        """When set, requests wait for each other before they are answered."""
         self.late: threading.Event | None = None
         """When set, binds wait for it before they do anything."""
         self.late_polls: threading.Event | None = None
@@ -178,6 +180,8 @@ class ServiceBroker:
         self.arrived.release()
         if self.hold is not None:
             self.hold.wait(30)
+        if self.meeting is not None:
+            self.meeting.wait()
         handler.send_response(status)
         handler.send_header("content-type", "application/json")
         handler.send_header("content-length", str(len(body)))

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from broker.progress import STEPS
 from broker.store import Binding, Phase
 from tests.broker.chain import BINDING, CONSUMER_ID, INSTANCE, PROFILE, Chain, wait_until
 from tests.broker.service_broker import ASYNC_PLAN, PLAN, SERVICE
@@ -335,15 +336,24 @@ def test_a_binding_that_the_upstream_makes_after_it_was_given_up_is_undone(chain
     assert chain.broker.state.bindings == {}
 
 
-def test_a_stop_waits_for_one_step_of_the_chores_and_not_for_all(chain: Chain) -> None:
+def test_a_stop_waits_for_the_steps_under_way_and_not_for_all(chain: Chain) -> None:
     chain.broker.hold = threading.Event()
-    for number in range(6):
+    for number in range(STEPS + 4):
         chain.stores[0].add(stored(f"b-{number}", Phase.UNDOING))
-    for _ in range(2):  # what was added after a look is seen by the next
+    provisioned = 1
+    for _ in range(provisioned + STEPS):
         assert chain.broker.arrived.acquire(timeout=30)
 
     chain.provider.stop()
     assert not chain.broker.arrived.acquire(blocking=False)
+
+
+def test_a_binding_for_which_the_upstream_does_not_answer_holds_up_no_other(chain: Chain) -> None:
+    chain.broker.meeting = threading.Barrier(2, timeout=2)
+    for name in ("one", "other"):
+        chain.stores[0].add(stored(name, Phase.UNDOING))
+    nothing_is_left(chain)
+    assert not chain.broker.meeting.broken
 
 
 def test_a_watched_binding_can_be_bound_again(chain: Chain) -> None:
