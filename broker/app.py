@@ -281,12 +281,14 @@ def _is_of_the_api(raw: str) -> bool:
     segments = lower.split("/")
     if "%2f" in lower or any(part in {".", "..", "%2e", "%2e%2e", ".%2e", "%2e."} for part in segments):
         raise BadRequestError("the path has an encoded slash or a dot segment")
-    if not raw.isascii() or "#" in raw:
+    if not raw.isascii() or any(character in raw for character in "#;\\"):
         raise BadRequestError("the path is not percent-encoded")
     try:
         path = unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:
         raise BadRequestError("the path is no percent-encoded UTF-8") from None
+    if osb.has_capitals(path):
+        raise BadRequestError("the path has capitals where the API has none")
     if not osb.is_below_v2(path):
         return False
     if "\0" in path:

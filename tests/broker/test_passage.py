@@ -158,6 +158,14 @@ def test_every_line_of_the_versions_is_kept(chain: Chain) -> None:
         "/v2/../v2/catalog",
         "/v2/%2e%2e/x",
         "/v2/service_instances/{instance}/service_bindings/x#y",
+        "/V2/service_instances/{instance}/service_bindings/{binding}",
+        "/v2/service_instances/{instance}/Service_Bindings/{binding}",
+        "/V1/osb/fabrik/v2/service_instances/{instance}/service_bindings/{binding}",
+        "/v1/osb/fabrik/v2/service_instances/{instance}/service_Bindings/{binding}",
+        "/v2;a/service_instances/{instance}/service_bindings/{binding}",
+        "/v2/service_instances/{instance}/service_bindings;a=b/{binding}",
+        "/;a/v2/service_instances/{instance}/service_bindings/{binding}",
+        "/v2\\service_instances\\{instance}/service_bindings/{binding}",
     ],
 )
 def test_a_path_that_could_be_read_in_two_ways_is_refused(chain: Chain, path: str) -> None:
@@ -169,6 +177,15 @@ def test_a_path_that_could_be_read_in_two_ways_is_refused(chain: Chain, path: st
         assert status(answer) == 400
         assert b"x-broker-api-request-identity: " in answer
     assert len(chain.broker.seen) == before
+
+
+@pytest.mark.parametrize("ids", [("V2", "Service_Bindings"), ("A", "Last_Operation"), ("a%3Bb", "a%5Cb")])
+def test_ids_may_have_any_character(chain: Chain, ids: tuple[str, str]) -> None:
+    instance, binding = ids
+    for base in ("", "/v1/osb/Fabrik"):
+        path = f"{base}/v2/service_instances/{instance}/service_bindings/{binding}"
+        assert status(raw(chain.consumer_url, b"GET " + path.encode(), spelled())) == 404
+        assert chain.broker.seen[-1].path == path
 
 
 def test_other_paths_may_end_in_a_slash(chain: Chain) -> None:
