@@ -160,11 +160,10 @@ class Engine:
         with self._mutex:
             standing = self._standing.pop(shard, {})
         update, failure = self._finished(shard, wanted, {} if refresh else standing, refresh=refresh)
-        declared = _changed(wanted, update.kept)
         if failure is None:
             with self._mutex:
-                self._standing[shard] = {**update.kept, **_present(declared, update)}
-            certain = [_done(item, update.declared) for item in declared]
+                self._standing[shard] = {**update.kept, **_present(update)}
+            certain = [_done(item, update.declared) for item in update.wanted]
             return [*refused.values(), *certain, *(_gone(item) for item in gone)]
         failure = redacted(failure, self._settings.state)
         if not update.seen.ended:
@@ -173,7 +172,7 @@ class Engine:
         present = _resources(self._stack(shard))
         return [
             *refused.values(),
-            *(_judged(item, update, present, failure) for item in declared),
+            *(_judged(item, update, present, failure) for item in update.wanted),
             *(_judged_gone(item, update.seen, present, failure) for item in gone),
         ]
 
@@ -314,9 +313,9 @@ def _changed(wanted: Sequence[Wanted], kept: Mapping[str, frozenset[str]]) -> li
     return [item for item in wanted if not item.settled or not kept.keys() >= set(item.slugs)]
 
 
-def _present(wanted: Sequence[Wanted], update: Update) -> dict[str, frozenset[str]]:
+def _present(update: Update) -> dict[str, frozenset[str]]:
     """What an update that succeeded left there of bindings that it declared: URNs by slug, where it told of all."""
-    found = {slug: update.seen.present.get(slug, set()) for item in wanted for slug in item.slugs}
+    found = {slug: update.seen.present.get(slug, set()) for item in update.wanted for slug in item.slugs}
     return {
         slug: frozenset(urns)
         for slug, urns in found.items()

@@ -99,7 +99,8 @@ class Seen:
 
 
 class Update:
-    """An update that has begun. `declared` and `seen` are whole when it has ended."""
+    """An update that has begun. wanted: the routes that it was told to declare; `declared` and `seen` are whole when it has
+    ended."""
 
     def __init__(
         self,
@@ -110,6 +111,7 @@ class Update:
         refresh: bool = False,
     ) -> None:
         """kept: URNs by slug of what stays as it is though it is not declared."""
+        self.wanted: Sequence[Wanted] = ()
         self.declared, self.seen = Declared(), Seen()
         self.kept = kept or {}
         self._settings, self._stack, self._refresh = settings, stack, refresh
@@ -131,6 +133,7 @@ class Update:
     def finish(self, wanted: Sequence[Wanted]) -> str | None:
         """Declares the routes, and waits for the end: None where it succeeded, else why not. Raises EngineError where the
         stack stays locked."""
+        self.wanted = wanted
         with tracing.span("up", {"meshbridge.stack": self._stack.name, "meshbridge.refresh": self._refresh}):
             with suppress(InvalidStateError):  # it gave up waiting
                 self._work.set_result(wanted)

@@ -196,11 +196,12 @@ def test_what_the_engine_did_not_tell_of_does_not_stand(
 ) -> None:
     monkeypatch.setattr(update.Update, "_run", lambda _: None)
     done = update.Update(read, SimpleNamespace(name="none"))  # type: ignore[arg-type]
+    done.wanted = [Wanted("told", 1, ROUTE), Wanted("half", 1, ROUTE)]
     for slug in ("0-told", "0-half"):
         done.declared.resources[slug] = {slug, f"{slug}-route"}
         done.seen.present[slug] = {f"urn:x::{slug}"}
     done.seen.present["0-told"].add("urn:y::0-told-route")
 
-    present = engine._present([Wanted("told", 1, ROUTE), Wanted("half", 1, ROUTE)], done)
+    present = engine._present(done)
 
     assert present == {"0-told": frozenset({"urn:x::0-told", "urn:y::0-told-route"})}
