@@ -8,7 +8,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
-WORKERS ?= auto
+# Two for each core: the tests of the broker wait more than they work.
+WORKERS ?= $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 CRASHES ?= 200
 VENV := .venv
 BIN := $(VENV)/bin
