@@ -55,7 +55,8 @@ class Workload(Model):
     """Node labels that the replicas need."""
 
     pod_annotations: Annotations = Field(default_factory=dict)
-    """Further annotations of the Pods, for example `proxy.istio.io/config`."""
+    """Further annotations of the Pods. `proxy.istio.io/config` takes the place of the stack's own, which says `drainSeconds`,
+    so it must say `terminationDrainDuration` itself."""
 
 
 class Gateway(Model):

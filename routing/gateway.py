@@ -6,10 +6,12 @@ nothing of Envoy here but the guard.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config import Cluster, EgressGateway, Provider, Workload
+from config.edge_checks import PROXY_CONFIG
 from config.types import STATUS_PORT, TELEMETRY_PORT
 from routing import envoy, load_balancer
 from routing.load_balancer import Exposure
@@ -139,31 +141,38 @@ def secret_reader_binding(name: str, namespace: str, service_account: str) -> Ma
 
 
 def deployment(gateway: GatewayWorkload) -> Manifest:
-    """The proxies. `image: auto` and the annotation make Istio's injector fill in the rest."""
+    """The proxies. `image: auto` and the annotation make Istio's injector fill in the rest.
+
+    How long open connections may drain is a setting of the proxy (`ProxyConfig.terminationDrainDuration`), which pilot-agent
+    reads from the Pod's annotation and from no environment variable.
+    """
     labels = {**gateway.labels, "sidecar.istio.io/inject": "true"}
     if gateway.workload.revision is not None:
         labels["istio.io/rev"] = gateway.workload.revision
+    settings: dict[str, Json] = {"terminationDrainDuration": f"{gateway.workload.drain_seconds}s"}
+    environment: Mapping[str, str] = {}
+    if gateway.expects_proxy_protocol:
+        settings |= load_balancer.EXPECT_PROXY_PROTOCOL
+        environment = load_balancer.PROXY_PROTOCOL_ON_STATUS_PORT
     annotations = {
+        PROXY_CONFIG: json.dumps(settings),
         **gateway.workload.pod_annotations,
         "inject.istio.io/templates": "gateway",
     }
-    environment = {"TERMINATION_DRAIN_DURATION_SECONDS": str(gateway.workload.drain_seconds)}
-    if gateway.expects_proxy_protocol:
-        annotations |= load_balancer.EXPECT_PROXY_PROTOCOL
-        environment |= load_balancer.PROXY_PROTOCOL_ON_STATUS_PORT
-    proxy = {
+    proxy: dict[str, Json] = {
         "name": "istio-proxy",
         "image": "auto",
         "ports": [
             {"containerPort": port, "name": name, "protocol": "TCP"} for name, port in gateway.ports.items()
         ],
-        "env": [{"name": name, "value": value} for name, value in environment.items()],
         "resources": {
             "requests": {"cpu": gateway.workload.cpu_request, "memory": gateway.workload.memory_request},
             "limits": {"memory": gateway.workload.memory_limit},
         },
         "securityContext": RESTRICTED,
     }
+    if environment:
+        proxy["env"] = [{"name": name, "value": value} for name, value in environment.items()]
     pod: dict[str, Json] = {
         "serviceAccountName": gateway.service_account,
         "terminationGracePeriodSeconds": gateway.workload.drain_seconds + 15,

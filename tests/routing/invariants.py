@@ -13,6 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import yaml
+
 from tests.routing.deployed import EXISTING_ADDRESS, NLB_ZONE, OWN_ADDRESS, SERVICE_ADDRESS, ZONE
 from tests.routing.mesh import (
     Broken,
@@ -970,8 +972,11 @@ def _unfit(deployment: Object) -> Iterator[str]:
         context = container.get("securityContext") or {}
         if any(context.get(key) != value for key, value in restricted.items()):
             yield f"{name_of(deployment)}: container {container['name']} may more than it needs"
-    environment = {item["name"]: item["value"] for item in pod["containers"][0].get("env", ())}
-    drain = int(environment.get("TERMINATION_DRAIN_DURATION_SECONDS", "5"))
+    said = deployment["spec"]["template"]["metadata"]["annotations"].get("proxy.istio.io/config", "")
+    settings = yaml.safe_load(said) or {}
+    if "terminationDrainDuration" not in settings:
+        yield f"{name_of(deployment)}: cuts open connections after Istio's 5 s"
+    drain = int(settings.get("terminationDrainDuration", "5s").removesuffix("s"))
     if pod.get("terminationGracePeriodSeconds", 30) <= drain:
         yield f"{name_of(deployment)}: is killed before its connections have drained for {drain} s"
 

@@ -1010,14 +1010,14 @@ MUTATIONS = (
     _m(
         "gateway.deployment",
         "the readiness port knows no PROXY protocol",
-        drop(f"{POD}/containers/0/env/1"),
+        drop(f"{POD}/containers/0/env/0"),
         "client-address",
         sample=ENTRY,
     ),
     _m(
         "gateway.deployment",
         "the listener knows no PROXY protocol",
-        drop("spec/template/metadata/annotations/proxy.istio.io~config"),
+        put("spec/template/metadata/annotations/proxy.istio.io~config", '{"terminationDrainDuration":"45s"}'),
         "client-address",
         sample=FOREIGN,
     ),
@@ -1026,7 +1026,7 @@ MUTATIONS = (
         "believes any client's PROXY protocol",
         put(
             "spec/template/metadata/annotations/proxy.istio.io~config",
-            '{"gatewayTopology":{"proxyProtocol":{}}}',
+            '{"gatewayTopology":{"proxyProtocol":{}},"terminationDrainDuration":"45s"}',
         ),
         "client-address",
         sample=CONTROLLED,
@@ -1127,6 +1127,12 @@ MUTATIONS = (
         "gateway.deployment",
         "a proxy that may gain rights",
         put(f"{POD}/containers/0/securityContext/allowPrivilegeEscalation", True),
+        "pod",
+    ),
+    _m(
+        "gateway.deployment",
+        "open connections are cut",
+        drop("spec/template/metadata/annotations/proxy.istio.io~config"),
         "pod",
     ),
     _m("gateway.deployment", "no time to drain", put(f"{POD}/terminationGracePeriodSeconds", 1), "pod"),
