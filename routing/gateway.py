@@ -37,6 +37,9 @@ RESTRICTED: Mapping[str, Json] = {
 }
 """Security context of every container in a gateway's Pods."""
 
+PROXY = "istio-proxy"
+"""Name of the container that Istio's injector fills in."""
+
 GUARDED_FILTER = "envoy.filters.network.tcp_proxy"
 
 
@@ -160,7 +163,7 @@ def deployment(gateway: GatewayWorkload) -> Manifest:
         "inject.istio.io/templates": "gateway",
     }
     proxy: dict[str, Json] = {
-        "name": "istio-proxy",
+        "name": PROXY,
         "image": "auto",
         "ports": [
             {"containerPort": port, "name": name, "protocol": "TCP"} for name, port in gateway.ports.items()
@@ -251,14 +254,16 @@ def disruption_budget(gateway: GatewayWorkload) -> Manifest:
 
 
 def autoscaler(gateway: GatewayWorkload) -> Manifest:
-    """Replicas by CPU."""
+    """Replicas by the proxies' CPU. Of a Pod's, Kubernetes makes no percentage where a container beside the proxy requests none
+    (its page "Horizontal Pod Autoscaling")."""
     size = gateway.workload
     target = {"type": "Utilization", "averageUtilization": size.target_cpu_percent}
+    measured = {"name": "cpu", "container": PROXY, "target": target}
     spec = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": gateway.name},
         "minReplicas": size.min_replicas,
         "maxReplicas": size.max_replicas,
-        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+        "metrics": [{"type": "ContainerResource", "containerResource": measured}],
     }
     return Manifest(
         "autoscaling/v2", "HorizontalPodAutoscaler", gateway.name, gateway.namespace, {"spec": spec}

@@ -846,6 +846,13 @@ MUTATIONS = (
         put("spec/selector/matchLabels", {"app": "none"}),
         "kept-up",
     ),
+    _m(
+        "gateway.autoscaler",
+        "measures containers that request nothing",
+        put("spec/metrics/0", {"type": "Resource", "resource": {"name": "cpu"}}),
+        "kept-up",
+        sample=UPSTREAMS,
+    ),
     _m("gateway.autoscaler", "scales something else", put("spec/scaleTargetRef/name", "gateway"), "kept-up"),
     _m("gateway.network_policy", "istiod is out of reach", drop("spec/egress/1"), "health"),
     _m("gateway.network_policy", "no client may enter", drop("spec/ingress/0"), "reach"),
