@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from config import Cluster, EgressGateway, Provider, Workload
 from config.edge_checks import PROXY_CONFIG
+from config.gateway import NAMESPACE_LABEL
 from config.types import STATUS_PORT, TELEMETRY_PORT
 from routing import envoy, load_balancer
 from routing.load_balancer import Exposure
@@ -47,7 +48,7 @@ GUARDED_FILTER = "envoy.filters.network.tcp_proxy"
 class GatewayWorkload:
     """A gateway that the stack creates.
 
-    labels: select its Pods and no others. ports: of its Service, by name; each is the target port too, since the
+    labels: select its Pods and no others of its namespace. ports: of its Service, by name; each is the target port too, since the
     proxy may bind low ports. egress: rules of its NetworkPolicy beyond DNS and istiod. containers, volumes: beside
     the proxy. expects_proxy_protocol: of every connection, a PROXY protocol header first.
     """
@@ -149,7 +150,7 @@ def deployment(gateway: GatewayWorkload) -> Manifest:
     How long open connections may drain is a setting of the proxy (`ProxyConfig.terminationDrainDuration`), which pilot-agent
     reads from the Pod's annotation and from no environment variable.
     """
-    labels = {**gateway.labels, "sidecar.istio.io/inject": "true"}
+    labels = {**gateway.labels, NAMESPACE_LABEL: gateway.namespace, "sidecar.istio.io/inject": "true"}
     if gateway.workload.revision is not None:
         labels["istio.io/rev"] = gateway.workload.revision
     settings: dict[str, Json] = {"terminationDrainDuration": f"{gateway.workload.drain_seconds}s"}

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config import Cluster, IngressEntry, Upstream, names
+from config.gateway import NAMESPACE_LABEL
 from config.types import is_ip
 from config.upstream import OPA_API_PORT, OPA_HEALTH_PORT, SERVER_PORT
 from routing import tls
@@ -63,8 +64,13 @@ class UpstreamGateway:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Labels that select the gateway's Pods and no others."""
+        """Labels that select the gateway's Pods and no others of its namespace."""
         return {LABEL: self.upstream.name}
+
+    @property
+    def server_selector(self) -> dict[str, str]:
+        """Labels that select them and no others of any namespace, as Istio looks for the Pods of a server."""
+        return {**self.labels, NAMESPACE_LABEL: self.namespace}
 
     @property
     def host(self) -> str:
@@ -257,7 +263,7 @@ def server(gateway: UpstreamGateway) -> Manifest:
     upstream = gateway.upstream
     protocol = "HTTPS" if upstream.is_http else "TLS"
     spec = {
-        "selector": gateway.labels,
+        "selector": gateway.server_selector,
         "servers": [
             {
                 "port": {"number": SERVER_PORT, "name": protocol.lower(), "protocol": protocol},

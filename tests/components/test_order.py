@@ -119,6 +119,18 @@ def test_no_proxy_runs_without_identity_rights_and_restrictions(gateway: str) ->
         assert_in_order(WHOLE, gateway, "deployment", later)
 
 
+@pytest.mark.parametrize(
+    ("gateway", "server"),
+    [
+        ("istio-egressgateway", "orders-main-egress-server"),
+        ("provider-ingress", "books-main-public-server"),
+        ("ledger", "ledger-egress-server"),
+    ],
+)
+def test_a_server_selects_its_gateway_s_pods_once_they_have_the_labels(gateway: str, server: str) -> None:
+    assert f"{gateway}-deployment" in WHOLE.ancestors(WHOLE.named(server))
+
+
 STANDALONE = run(lambda: declare_stack(samples.parsed(samples.brokered_consumer(createNamespace=True))))
 
 

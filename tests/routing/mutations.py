@@ -267,6 +267,10 @@ def drop(path: str) -> Edit:
     return edit
 
 
+NAMESAKES = drop("spec/selector/meshbridge.io~namespace")
+"""Selects the Pods of the gateways of that name in all namespaces."""
+
+
 def change(path: str, function: Callable[[Any], object]) -> Edit:
     """Replaces what is at a path by a function of it."""
 
@@ -448,7 +452,8 @@ MUTATIONS = (
     ),
     _m("consumer.trust_anchor", "a private key beside the CA", put("stringData/tls.key", "key"), "no-keys"),
     # ConsumerEgress: the egress gateway
-    _m("consumer.egress_server", "no selector", drop("spec/selector"), "13"),
+    _m("consumer.egress_server", "no selector", drop("spec/selector"), "1", "12", "13", "admission", "reach"),
+    _m("consumer.egress_server", "the Pods of namesakes", NAMESAKES, "1", "12", "13", "admission", "reach"),
     _m(
         "consumer.egress_server",
         "a selector that no Pod has",
@@ -724,6 +729,9 @@ MUTATIONS = (
     ),
     _m("consumer.virtual_ip_service", "selects Pods", put("spec/selector", {"app": "db"}), "15"),
     # ProviderIngress
+    _m(
+        "provider.public_server", "the Pods of namesakes", NAMESAKES, "1", "11", "12", "13", "limits", "reach"
+    ),
     _m("provider.public_server", "no consumer is named", drop(f"{SERVER}/tls/subjectAltNames"), "4"),
     _m("provider.public_server", "an empty list of consumers", put(f"{SERVER}/tls/subjectAltNames", []), "4"),
     _m("provider.public_server", "mode SIMPLE", put(f"{SERVER}/tls/mode", "SIMPLE"), "4"),
@@ -920,6 +928,19 @@ MUTATIONS = (
         "1",
         "13",
         "reach",
+    ),
+    _m(
+        "upstream.server",
+        "the Pods of namesakes",
+        NAMESAKES,
+        "1",
+        "12",
+        "13",
+        "admission",
+        "limits",
+        "opa",
+        "reach",
+        "strict",
     ),
     _m("upstream.server", "plain text from the mesh", put(f"{SERVER}/tls", {}), "10", "19", "reach"),
     _m("upstream.access_policy", "admits everyone", put("spec/rules", []), "admission"),
