@@ -115,6 +115,14 @@ class UpstreamGateway:
         return sorted({self.namespace, *entry, *(client.namespace for client in self.upstream.clients)})
 
     @property
+    def foreign_namespaces(self) -> list[str]:
+        """Every namespace but its own in which it has objects, sorted."""
+        upstream = self.upstream
+        entry = [upstream.ingress.namespace] if upstream.ingress else []
+        confined = [client.namespace for client in upstream.clients] if upstream.confine_clients else []
+        return sorted({*entry, *confined})
+
+    @property
     def peer(self) -> str:
         """The gateway's SPIFFE ID."""
         return tls.spiffe(self.cluster, self.namespace, self.name)

@@ -264,6 +264,8 @@ def test_every_moment_of_a_stack_is_safe(name: str, shuffled: random.Random) -> 
         ("httpbin-mesh-rule", "no route for httpbin"),
         ("httpbin-mesh-host", "to sidecars that have no route for it"),
         ("httpbin-deployment", "may reach anything"),
+        ("httpbin-ingress-server", "not claimed"),
+        ("httpbin-confinement-shop", "not claimed"),
         ("httpbin-access-policy", "not claimed"),
         ("ledger-mesh-route", "there is no rule"),
         ("ledger-egress-server", "has no guard"),

@@ -248,6 +248,8 @@ TREES: dict[str, tuple[str, Make, dict[str, str]]] = {
             "mesh-host": "ServiceEntry",
             "ingress-server": "Gateway",
             "confinement-shop": "NetworkPolicy",
+            "claim-shop": "ConfigMap",
+            "claim-istio-ingress": "ConfigMap",
         },
     ),
     "upstream, HTTP": (
