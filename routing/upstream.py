@@ -30,6 +30,10 @@ PSEUDO_DOMAIN = "address.internal"
 
 OPA_HOST = "opa.local"
 
+PROBE_USER = 65532
+"""Numeric user of the upstream's probe. Kubelets refuse a container that must not run as root while its image names its user
+in words, as curl's does, or names none."""
+
 SYSTEM_CAS = "system"
 """`caCertificates` of a rule that trusts the certificate authorities of the proxy's operating system."""
 
@@ -143,7 +147,7 @@ def workload(gateway: UpstreamGateway) -> GatewayWorkload:
                     "run",
                     "--server",
                     f"--addr=localhost:{OPA_API_PORT}",
-                    f"--diagnostic-addr=0.0.0.0:{OPA_HEALTH_PORT}",
+                    f"--diagnostic-addr=:{OPA_HEALTH_PORT}",
                     f"--set=plugins.envoy_ext_authz_grpc.addr=127.0.0.1:{upstream.opa.port}",
                     "--set=decision_logs.console=true",
                     "/policy",
@@ -168,7 +172,7 @@ def workload(gateway: UpstreamGateway) -> GatewayWorkload:
                     "timeoutSeconds": upstream.readiness.timeout_seconds,
                     "failureThreshold": upstream.readiness.failure_threshold,
                 },
-                "securityContext": RESTRICTED,
+                "securityContext": {**RESTRICTED, "runAsUser": PROBE_USER},
             }
         )
     return GatewayWorkload(
