@@ -60,7 +60,7 @@ workloads = st.fixed_dictionaries(
         "drainSeconds": st.integers(1, 300),
         "revision": labels(),
         "nodeSelector": st.just({"kubernetes.io/arch": "arm64"}),
-        "podAnnotations": st.just({"proxy.istio.io/config": "{}"}),
+        "podAnnotations": st.just({"proxy.istio.io/config": "terminationDrainDuration: 10s"}),
     },
 )
 
