@@ -787,6 +787,25 @@ SECTIONS: dict[str, tuple[Case, ...]] = {
             ((NOT_UNDERSTOOD, "credentials.server_name"),),
         ),
         Case(
+            "Options of TLS in an object of their own",
+            PG,
+            {
+                "a": {"host": "db.example", "port": 5432, "ssl": {"mode": "verify-full"}},
+                "b": {"host": "db.example", "port": 5432, "tls": {"enabled": True}},
+                "c": {"host": "db.example", "port": 5432, "tls": {"enabled": False}},
+                "d": {"host": "db.example", "port": 5432, "ssl": {"rejectUnauthorized": False}},
+                "e": {"host": "db.example", "port": 5432, "tls": {"serverName": "db.internal"}},
+            },
+            {
+                "a": {"host": "local", "port": 5555, "ssl": {"mode": "verify-full"}},
+                "b": {"host": "local", "port": 5555, "tls": {"enabled": True}},
+                "c": {"host": "local", "port": 5555, "tls": {"enabled": False}},
+                "d": {"host": "local", "port": 5555, "ssl": {"rejectUnauthorized": False}},
+                "e": {"host": "local", "port": 5555, "tls": {"serverName": "db.internal"}},
+            },
+            ((TLS, "credentials.a.host"), (TLS, "credentials.b.host")),
+        ),
+        Case(
             "The name for TLS, where it is stated apart",
             PG,
             {"host": "db.example", "port": 5432, "ssl": True, "tls_server_name": "db.example"},
