@@ -1301,6 +1301,21 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         f"{STOCK}.endpoints[main].address",
         "of no single machine",
     ),
+    "a service at an address of IPv4 in IPv6": (
+        put(*EXPORTED, "address", value="::ffff:127.0.0.1"),
+        f"{STOCK}.endpoints[main].address",
+        "write '127.0.0.1'",
+    ),
+    "a service at whoever has the address on the link": (
+        put(*EXPORTED, "address", value="169.254.169.254"),
+        f"{STOCK}.endpoints[main].address",
+        "is a link-local address",
+    ),
+    "an upstream at whoever has the address on the link": (
+        put(*LEDGER, "address", value="fe80::1"),
+        "upstreams[ledger].address",
+        "is a link-local address",
+    ),
     "an upstream in the gateway itself": (
         put(*LEDGER, "address", value="127.0.0.1"),
         "upstreams[ledger].address",
