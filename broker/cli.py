@@ -233,7 +233,7 @@ def main() -> NoReturn:
         _fail(str(error), AGAIN)
     except UnavailableError as error:
         _fail(error.description, AGAIN)
-    except (EngineError, VersionError) as error:
+    except (EngineError, VersionError, OSError) as error:  # OSError: what is shown cannot be written
         _fail(str(error), 1)
     except typer.TyperException as error:
         _fail(f"{error.format_message()}\n  See: python -m broker --help", USAGE)

@@ -425,6 +425,8 @@ def _read_file(path: Path) -> dict[str, object]:
 def _explain(error: ValidationError) -> str:
     lines = []
     for found in error.errors(include_input=False, include_url=False):
+        if found["type"] == "default_factory_not_called":  # it follows from another finding
+            continue
         where = ".".join(str(part) for part in found["loc"]) or "the whole"
         remedy = found.get("ctx", {}).get("remedy")
         lines.append(f"  {where}: {found['msg']}" + (f"; {remedy}" if remedy else ""))

@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     except CliError as error:
         note.print(f"error: {error}", style="red")
         return error.code
-    except ToolError as error:
+    except (ToolError, OSError) as error:  # OSError: what is shown cannot be written, as on a full disk
         note.print(f"error: {error}", style="red")
         return ExitCode.FAILED
     except typer.TyperException as error:

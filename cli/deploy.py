@@ -43,7 +43,7 @@ def up(
             raise
     console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     for name, outputs in done:
-        console.print(summary(name, outputs))
+        console.print(summary(name, outputs, project.root))
 
 
 def down(context: typer.Context, stacks: Stacks = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -16,6 +17,15 @@ from cli.errors import CliError
 EXAMPLE_PREFIX = "example-"
 STACK_NAME = "[A-Za-z0-9_][A-Za-z0-9._-]{0,99}"
 """What a stack may be called: what Pulumi allows, but for names that a command line or a file's name reads otherwise."""
+
+LARGEST_FILE = 8 * 2**20
+"""Bytes of a stack's file; hundreds of endpoints take less than one of the eight."""
+
+MOST_VALUES = 1_000_000
+"""Values of a stack's file, those behind an alias counted wherever it stands."""
+
+NO_KEYS = {"tag:yaml.org,2002:timestamp": "a date", "tag:yaml.org,2002:binary": "bytes"}
+"""Kinds of scalars, by their YAML tag, that no key of a mapping can be."""
 
 
 class _ProjectFile(BaseModel):
@@ -104,20 +114,22 @@ def stack_of(file: str) -> str | None:
 def read_yaml(file: Path) -> Mapping[str, object]:
     """The mapping in a YAML file. A key that stands twice in a mapping is refused, as Pulumi does."""
     try:
-        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(_text(file))
         root = loader.get_single_node()
-        again = next(_repeated(root), None)
+        if root is not None:
+            _check(file, root, {})
         content = loader.construct_document(root) if root is not None else None
     except OSError as error:
-        raise CliError(f"{file} cannot be read: {error.strerror}.", "Run this in a checkout.") from error
+        remedy = (
+            "Run this in a checkout."
+            if isinstance(error, FileNotFoundError)
+            else "Make it a file that you may read."
+        )
+        raise CliError(f"{file} cannot be read: {error.strerror}.", remedy) from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8, days that are none
         raise CliError(f"{file} is not valid YAML: {error}", "Correct it.") from error
-    if again is not None:
-        raise CliError(
-            f"{file}, line {again.start_mark.line + 1}: the key {again.value!r} stands there for the second time, and only "
-            "one of the two would count.",
-            "Join the two, or remove one.",
-        )
+    except RecursionError as error:
+        raise CliError(f"{file} is nested too deep.", "Flatten it.") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -125,19 +137,60 @@ def read_yaml(file: Path) -> Mapping[str, object]:
     return content
 
 
-def _repeated(node: yaml.Node | None) -> Iterator[yaml.Node]:
-    """The keys that stood before in their mapping."""
+def _text(file: Path) -> str:
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise CliError(f"{file} is no regular file.", "Put a file in its place.")
+    if status.st_size > LARGEST_FILE:
+        raise CliError(
+            f"{file} has {status.st_size} bytes, and {LARGEST_FILE} are read at most.",
+            "Divide it into several stacks.",
+        )
+    return file.read_text(encoding="utf-8")
+
+
+def _check(file: Path, node: yaml.Node, sizes: dict[int, int]) -> int:
+    """How many values a node holds, those behind an alias counted wherever it stands. `sizes` is what is known of others
+    by their identity, 0 where it is still being counted. Raises CliError for what Pulumi or JSON would not take: keys that
+    stand twice, keys that are dates or bytes, and aliases of what holds them or of more than there is room for."""
+    known = sizes.get(id(node))
+    if known == 0:
+        raise CliError(
+            f"{_line(file, node)}: the anchor there stands for a value that holds itself.", "Write it out."
+        )
+    if known is not None:
+        return known
+    sizes[id(node)] = 0
+    size = 1
     if isinstance(node, yaml.MappingNode):
         before = set[str]()
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in before:
-                    yield key
+                    raise CliError(
+                        f"{_line(file, key)}: the key {key.value!r} stands there for the second time, and only one of the "
+                        "two would count.",
+                        "Join the two, or remove one.",
+                    )
                 before.add(key.value)
-            yield from _repeated(value)
+                if key.tag in NO_KEYS:
+                    raise CliError(
+                        f"{_line(file, key)}: the key {key.value!r} is {NO_KEYS[key.tag]}, not a text.",
+                        "Put it in quotes, or correct it.",
+                    )
+            size += _check(file, value, sizes)
     elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _repeated(item)
+        size += sum(_check(file, item, sizes) for item in node.value)
+    if size > MOST_VALUES:
+        raise CliError(
+            f"{_line(file, node)}: more than {MOST_VALUES} values stand here.", "Use fewer aliases."
+        )
+    sizes[id(node)] = size
+    return size
+
+
+def _line(file: Path, node: yaml.Node) -> str:
+    return f"{file}, line {node.start_mark.line + 1}"
 
 
 def _values_of(key: str, tree: object) -> Iterator[str]:

@@ -202,7 +202,7 @@ def _load_one(file: Path) -> Plan:
         if isinstance(content, dict) and "format" not in content:
             return read_plan(file.stem, content, succeeded=True)
         return Plan.model_validate(content)
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError, RecursionError, ValidationError) as error:
         raise CliError(
             f"{file} is not a preview: {error}", "Write it with `python -m cli preview --save`."
         ) from error

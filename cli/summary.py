@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
@@ -11,7 +13,7 @@ from rich.text import Text
 from cli.outputs import Broker, Consumer, Outputs, Provider, Upstream, WildcardRecord
 
 
-def summary(stack: str, outputs: Outputs) -> RenderableType:
+def summary(stack: str, outputs: Outputs, root: Path) -> RenderableType:
     """One stack's summary."""
     parts = list[RenderableType]()
     if outputs.consumer is not None:
@@ -29,7 +31,7 @@ def summary(stack: str, outputs: Outputs) -> RenderableType:
     parts.extend(Text(f"Missing: {what}", style="bold") for what in outputs.missing)
     parts.extend(Text(f"Not checked, since it exists already: {what}") for what in outputs.unchecked)
     if outputs.target is not None:
-        parts.append(Text(_where(outputs.target)))
+        parts.append(Text(_where(stack, outputs.target, root)))
     return Panel(Group(*parts), title=escape(stack), title_align="left")
 
 
@@ -110,6 +112,12 @@ def _sources(upstream: Upstream) -> str:
     )
 
 
-def _where(target: str) -> str:
-    rendered = target.startswith("build/")
-    return f"Objects rendered to {target}/; no cluster was touched." if rendered else f"Applied to {target}."
+def _where(stack: str, target: str, root: Path) -> str:
+    if not target.startswith("build/"):
+        return f"Applied to {target}."
+    if not (root / target).is_dir():
+        return (
+            f"{target}/ is gone, and only what changes is rendered: to have it all again, run python -m cli down {stack}, "
+            f"then up {stack}. No cluster was touched."
+        )
+    return f"Objects rendered to {target}/; no cluster was touched."

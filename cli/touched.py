@@ -62,8 +62,19 @@ def _irrelevant(path: PurePosixPath) -> bool:
 
 
 def changed_files(root: Path, base: str) -> list[str]:
-    """The files that differ between HEAD and where it left `base`."""
-    command = ["git", "-C", str(root), "diff", "--name-only", "--no-renames", "-z", f"{base}...HEAD", "--"]
+    """The files below `root`, from there, that differ between HEAD and where it left `base`."""
+    command = [
+        "git",
+        "-C",
+        str(root),
+        "diff",
+        "--name-only",
+        "--no-renames",
+        "--relative",
+        "-z",
+        f"{base}...HEAD",
+        "--",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise CliError(

@@ -19,8 +19,8 @@ from routing.manifest import claim
 
 @dataclass(frozen=True)
 class GatewayChildren:
-    """The children of a gateway that others refer to: what must exist before a server of the gateway does, and
-    the Service (None for an adopted gateway)."""
+    """The children of a gateway that others refer to: what must exist before a server of the gateway does, the Pods with the
+    labels that the server selects them by among it, and the Service (None for an adopted gateway)."""
 
     prerequisites: tuple[KubernetesObject, ...]
     service: KubernetesObject | None
@@ -43,7 +43,7 @@ def declare_workload(component: Component, workload: GatewayWorkload, *, guarded
     service = component.child("service", gateway.service(workload), deployment)
     component.child("disruption-budget", gateway.disruption_budget(workload), deployment)
     component.child("autoscaler", gateway.autoscaler(workload), deployment)
-    return GatewayChildren(prerequisites, service)
+    return GatewayChildren((*prerequisites, deployment), service)
 
 
 def _declare_rights(

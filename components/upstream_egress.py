@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pulumi
 
 from components.component import Component, subnets, virtual_ip
 from components.gateways import declare_workload
-from components.resources import KubernetesObject
+from components.resources import KubernetesObject, owner
 from routing import UpstreamGateway as EgressGatewayPerUpstreamArgs
 from routing import upstream
+from routing.manifest import claim
 
 __all__ = ["EgressGatewayPerUpstream", "EgressGatewayPerUpstreamArgs"]
 
@@ -18,7 +21,9 @@ class EgressGatewayPerUpstream(Component):
 
     The gateway's identity, rights and policies exist before its Pods; the way to the upstream exists before the
     server that opens it, and the clients' route comes after both. The host of an HTTP upstream is made known to sidecars
-    last: one that knows it and has no route sends requests to wherever the host resolves, in plain text.
+    last: one that knows it and has no route sends requests to wherever the host resolves, in plain text. What lies in the
+    clients' namespaces and in the ingress gateway's is claimed there, since an upstream of another namespace may have this one's
+    name.
     """
 
     address: pulumi.Output[str]
@@ -45,23 +50,37 @@ class EgressGatewayPerUpstream(Component):
         server = self.child("egress-server", upstream.server(args), rule, *policies)
         egress_route = self.child("egress-route", upstream.egress_route(args), server)
         mesh_rule = self.child("mesh-rule", upstream.mesh_rule(args), egress_route)
+        claims = {
+            namespace: self.child(f"claim-{namespace}", claim(args.name, namespace, owner()), *first)
+            for namespace in args.foreign_namespaces
+        }
         address = (
-            self._declare_http(args, mesh_rule) if config.is_http else self._declare_tcp(args, mesh_rule)
+            self._declare_http(args, mesh_rule, claims)
+            if config.is_http
+            else self._declare_tcp(args, mesh_rule)
         )
         for client in config.clients if config.confine_clients else ():
             self.child(
                 f"confinement-{client.namespace}",
                 upstream.confinement(args, client.namespace, config.confine_clients),
                 *first,
+                claims[client.namespace],
             )
         self.address = pulumi.Output.from_input(address)
         self.register_outputs({"address": self.address})
 
-    def _declare_http(self, args: EgressGatewayPerUpstreamArgs, mesh_rule: KubernetesObject) -> str:
+    def _declare_http(
+        self,
+        args: EgressGatewayPerUpstreamArgs,
+        mesh_rule: KubernetesObject,
+        claims: Mapping[str, KubernetesObject],
+    ) -> str:
         route = self.child("mesh-route", upstream.mesh_route(args), mesh_rule)
         self.child("mesh-host", upstream.mesh_host(args), route)
-        if args.upstream.ingress is not None:
-            self.child("ingress-server", upstream.ingress_server(args, args.upstream.ingress), route)
+        entry = args.upstream.ingress
+        if entry is not None:
+            server = upstream.ingress_server(args, entry)
+            self.child("ingress-server", server, route, claims[entry.namespace])
         return f"http://{args.upstream.host}"
 
     def _declare_tcp(self, args: EgressGatewayPerUpstreamArgs, mesh_rule: KubernetesObject) -> str:

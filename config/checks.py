@@ -178,6 +178,16 @@ def _workload(key: str, workload: Workload) -> Iterator[Finding]:
             f"is below minReplicas ({workload.min_replicas})",
             "raise it or lower minReplicas",
         )
+    said = workload.pod_annotations.get(edge_checks.PROXY_CONFIG)
+    if said is not None and "terminationDrainDuration" not in said:
+        yield Finding(
+            f"{key}.workload.podAnnotations[{edge_checks.PROXY_CONFIG}]",
+            show(said),
+            "takes the place of the stack's own, by which open connections may drain, and says nothing of that: they would be "
+            "cut 5 s after a replica is told to stop",
+            f"add `terminationDrainDuration: {workload.drain_seconds}s` to it, or move the settings to "
+            "meshConfig.defaultConfig",
+        )
 
 
 def _gateways(stack: Stack) -> Iterator[Finding]:

@@ -22,6 +22,10 @@ from config.types import (
     ServiceName,
 )
 
+NAMESPACE_LABEL = "meshbridge.io/namespace"
+"""Label of the Pods of a gateway that a stack creates: their namespace. It tells them from those of a gateway of the same name
+elsewhere, for Istio looks for a server's Pods in all namespaces."""
+
 
 class Workload(Model):
     """Size and placement of a gateway Deployment that the stack creates."""
@@ -55,7 +59,8 @@ class Workload(Model):
     """Node labels that the replicas need."""
 
     pod_annotations: Annotations = Field(default_factory=dict)
-    """Further annotations of the Pods, for example `proxy.istio.io/config`."""
+    """Further annotations of the Pods. `proxy.istio.io/config` takes the place of the stack's own, which says `drainSeconds`,
+    so it must say `terminationDrainDuration` itself."""
 
 
 class Gateway(Model):
@@ -75,7 +80,8 @@ class Gateway(Model):
     """Use a gateway that exists and is owned elsewhere."""
 
     labels: PodLabels | None = None
-    """Labels that select the gateway's Pods and no others. Default: `istio: <name>`."""
+    """Labels that select the gateway's Pods and no others: of a gateway that is adopted, in all namespaces. Default:
+    `istio: <name>`."""
 
     service_account: Label | None = None
     """Service account of the gateway's Pods: its identity in the mesh. Default: the name."""
@@ -95,6 +101,11 @@ class Gateway(Model):
     def selector(self) -> dict[str, str]:
         """The labels that select the gateway's Pods."""
         return self.labels or {"istio": self.name}
+
+    @property
+    def server_selector(self) -> dict[str, str]:
+        """The labels by which Istio finds the Pods of the gateway's servers."""
+        return self.selector if self.adopt else {**self.selector, NAMESPACE_LABEL: self.namespace}
 
     @property
     def identity(self) -> str:

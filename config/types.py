@@ -154,6 +154,13 @@ def _ip(value: str) -> str:
     if not is_ip(value):
         raise refuse("is no IP address", "write an IPv4 or IPv6 address")
     address = ipaddress.ip_address(value)
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        raise refuse("is an IPv4 address that is written as one of IPv6", f"write '{address.ipv4_mapped}'")
+    if address.is_link_local:
+        raise refuse(
+            "is a link-local address, which is another machine's, or none, on every link",
+            "write the address at which it is reached from elsewhere",
+        )
     if address.is_unspecified or address.is_loopback or address.is_multicast:
         raise refuse(
             "is the address of no single machine, or of whichever asks: unspecified, loopback or multicast",

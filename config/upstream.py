@@ -197,8 +197,9 @@ class Upstream(Model):
     """Networks to which the gateway's Pods may connect on the upstream's port."""
 
     confine_clients: tuple[Cidr, ...] = ()
-    """When given, a NetworkPolicy lets the Pods of the client namespaces reach only these networks (the
-    cluster's Pod and Service ranges), so that no workload bypasses the gateway."""
+    """When given, a NetworkPolicy lets the Pods of the client namespaces reach only these networks (the cluster's Pod and
+    Service ranges) and the Pods of the cluster, so that no workload bypasses the gateway. What the namespaces use outside
+    of them is to be listed too: a DNS cache on the node, API servers on addresses of their own."""
 
     connect_timeout: Duration = "5s"
     """Time within which a connection to the upstream must be made."""

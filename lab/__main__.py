@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -115,7 +116,8 @@ def down() -> None:
     """End the lab, or what a killed one has left. With none there is nothing to do."""
     description = described()
     if description is not None:
-        os.kill(description.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(description.pid, signal.SIGTERM)
         deadline = time.monotonic() + END_TIMEOUT
         while is_running():
             if time.monotonic() > deadline:
@@ -160,7 +162,8 @@ def logs(
     """Print a container's log."""
     cluster, reference = running.find(_description(name), pod)
     file = cluster.log_file(reference, container)
-    subprocess.run(["tail", "-n", "+1", *(["-F"] if follow else []), str(file)], check=False)
+    line = ["tail", "-n", "+1", *(["-F"] if follow else []), str(file)]
+    sys.exit(subprocess.run(line, check=False).returncode)
 
 
 @app.command()

@@ -218,10 +218,17 @@ class ClusterAccess:
     # Proxies
 
     def log_file(self, reference: str, container: str | None = None) -> Path:
-        """The log of a Pod's container, by default its first."""
+        """The log of a Pod's container, by default its first.
+
+        Raises:
+            LabError: there is no such Pod or container.
+        """
         pod = self.pod(reference)
-        metadata = pod["metadata"]
-        name = str(container or pod["spec"]["containers"][0]["name"])
+        metadata, spec = pod["metadata"], pod["spec"]
+        there = [each["name"] for each in (*spec.get("initContainers", ()), *spec["containers"])]
+        name = str(container or spec["containers"][0]["name"])
+        if name not in there:
+            raise LabError(f"{reference} has no container {name!r}, but: {', '.join(there)}")
         return self.logs / str(metadata["namespace"]) / str(metadata["name"]) / f"{name}.log"
 
     def access_log(self, reference: str) -> list[dict[str, Any]]:

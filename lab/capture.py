@@ -213,6 +213,8 @@ def why_not_tls(data: bytes, from_client: bool) -> str | None:
             break
         if kind == HANDSHAKE and not _is_hello(content, from_client):
             return f"handshake message {content[:1].hex()} in the clear, or a Hello without TLS 1.3"
+        if (kind == ALERT and length != 2) or (kind == CHANGE_CIPHER_SPEC and content != b"\x01"):
+            return f"more than a record of type {kind} holds, at byte {place}: {content[:40]!r}"
         if kind == APPLICATION_DATA and not greeted:
             return "encrypted data before a Hello"
         greeted = greeted or kind == HANDSHAKE
@@ -223,7 +225,10 @@ def why_not_tls(data: bytes, from_client: bool) -> str | None:
 def _is_hello(message: bytes, from_client: bool) -> bool:
     """Whether a handshake message is this side's Hello and of TLS 1.3."""
     kind = CLIENT_HELLO if from_client else SERVER_HELLO
-    return message[:1] == bytes([kind]) and _is_tls_1_3(message)
+    try:
+        return message[:1] == bytes([kind]) and _is_tls_1_3(message)
+    except (IndexError, struct.error):  # too short for what it says of itself
+        return False
 
 
 def _is_tls_1_3(hello: bytes) -> bool:

@@ -260,7 +260,10 @@ class Lab:
         for hop in HOPS:
             cluster, reference = self._found(hop)
             lines.append(f"The end of the log of {hop}:")
-            lines += [f"  {line}" for line in cluster.last_logged(reference)] or ["  (empty)"]
+            try:
+                lines += [f"  {line}" for line in cluster.last_logged(reference)] or ["  (empty)"]
+            except (LabError, OSError) as error:
+                lines.append(f"  (there is none: {error})")
         return "\n".join(lines)
 
     def access_log(self, gateway: str) -> list[dict[str, Any]]:

@@ -278,7 +278,11 @@ def clean_up_crashed() -> None:
 def _crashed_runs() -> Iterator[tuple[Path, RunState]]:
     for path in sorted(runs_directory().glob("*.json")):
         with contextlib.suppress(FileNotFoundError):  # another process cleans up as well
-            state = RunState.read(path)
+            try:
+                state = RunState.read(path)
+            except ValueError:
+                path.unlink()  # a machine that lost its power had not written it yet, and nothing of that boot runs
+                continue
             if not state.owner.alive():
                 yield path, state
 

@@ -16,6 +16,7 @@ that the index does not know. What an interrupted change left undone, the next o
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import re
 import shutil
@@ -90,7 +91,7 @@ class CertificateAuthority:
     ) -> CertificateAuthority:
         """A new authority. With `force`, one that is there is moved to `<directory>.replaced-<time>`.
 
-        Raises PkiError when the directory is not empty.
+        Raises PkiError when the directory is not empty, LockedError when another process is changing it.
         """
         _require(bool(name.strip()), f"{name!r} is no name.", "Say who runs the authority.")
         longest = profile.MAX_COMMON_NAME - ROOM
@@ -117,10 +118,11 @@ class CertificateAuthority:
                 roots=(),
             )
             made._publish(made._with_new_root(index, RootState.ISSUING))
-            if replaced:
-                stamp = made._clock().strftime("%Y%m%dT%H%M%S%fZ")
-                directory.rename(directory.with_name(f"{directory.name}.replaced-{stamp}"))
-            building.rename(directory)
+            with store.locked(directory) if replaced else contextlib.nullcontext():
+                if replaced:
+                    stamp = made._clock().strftime("%Y%m%dT%H%M%S%fZ")
+                    directory.rename(directory.with_name(f"{directory.name}.replaced-{stamp}"))
+                building.rename(directory)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise

@@ -206,6 +206,7 @@ def _consumer(broker: BrokerDeployment, consumer: Consumer, imported: ImportedPr
             "name": egress.name,
             "namespace": egress.namespace,
             "labels": egress.selector,
+            "adopt": egress.adopt,
             "serviceAccount": egress.identity,
             "port": egress.port,
         },

@@ -135,7 +135,7 @@ def egress_server(endpoint: ConsumerEndpoint) -> Manifest:
     accounts = endpoint.service_accounts or (NOBODY,)
     admitted = [tls.spiffe(endpoint.cluster, endpoint.namespace, account) for account in accounts]
     spec = {
-        "selector": endpoint.gateway.selector,
+        "selector": endpoint.gateway.server_selector,
         "servers": [
             {
                 "port": {"number": endpoint.gateway.port, "name": EGRESS_SERVER_PORT_NAME, "protocol": "TLS"},

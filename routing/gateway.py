@@ -6,10 +6,13 @@ nothing of Envoy here but the guard.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config import Cluster, EgressGateway, Provider, Workload
+from config.edge_checks import PROXY_CONFIG
+from config.gateway import NAMESPACE_LABEL
 from config.types import STATUS_PORT, TELEMETRY_PORT
 from routing import envoy, load_balancer
 from routing.load_balancer import Exposure
@@ -35,6 +38,9 @@ RESTRICTED: Mapping[str, Json] = {
 }
 """Security context of every container in a gateway's Pods."""
 
+PROXY = "istio-proxy"
+"""Name of the container that Istio's injector fills in."""
+
 GUARDED_FILTER = "envoy.filters.network.tcp_proxy"
 
 
@@ -42,7 +48,7 @@ GUARDED_FILTER = "envoy.filters.network.tcp_proxy"
 class GatewayWorkload:
     """A gateway that the stack creates.
 
-    labels: select its Pods and no others. ports: of its Service, by name; each is the target port too, since the
+    labels: select its Pods and no others of its namespace. ports: of its Service, by name; each is the target port too, since the
     proxy may bind low ports. egress: rules of its NetworkPolicy beyond DNS and istiod. containers, volumes: beside
     the proxy. expects_proxy_protocol: of every connection, a PROXY protocol header first.
     """
@@ -139,31 +145,38 @@ def secret_reader_binding(name: str, namespace: str, service_account: str) -> Ma
 
 
 def deployment(gateway: GatewayWorkload) -> Manifest:
-    """The proxies. `image: auto` and the annotation make Istio's injector fill in the rest."""
-    labels = {**gateway.labels, "sidecar.istio.io/inject": "true"}
+    """The proxies. `image: auto` and the annotation make Istio's injector fill in the rest.
+
+    How long open connections may drain is a setting of the proxy (`ProxyConfig.terminationDrainDuration`), which pilot-agent
+    reads from the Pod's annotation and from no environment variable.
+    """
+    labels = {**gateway.labels, NAMESPACE_LABEL: gateway.namespace, "sidecar.istio.io/inject": "true"}
     if gateway.workload.revision is not None:
         labels["istio.io/rev"] = gateway.workload.revision
+    settings: dict[str, Json] = {"terminationDrainDuration": f"{gateway.workload.drain_seconds}s"}
+    environment: Mapping[str, str] = {}
+    if gateway.expects_proxy_protocol:
+        settings |= load_balancer.EXPECT_PROXY_PROTOCOL
+        environment = load_balancer.PROXY_PROTOCOL_ON_STATUS_PORT
     annotations = {
+        PROXY_CONFIG: json.dumps(settings),
         **gateway.workload.pod_annotations,
         "inject.istio.io/templates": "gateway",
     }
-    environment = {"TERMINATION_DRAIN_DURATION_SECONDS": str(gateway.workload.drain_seconds)}
-    if gateway.expects_proxy_protocol:
-        annotations |= load_balancer.EXPECT_PROXY_PROTOCOL
-        environment |= load_balancer.PROXY_PROTOCOL_ON_STATUS_PORT
-    proxy = {
-        "name": "istio-proxy",
+    proxy: dict[str, Json] = {
+        "name": PROXY,
         "image": "auto",
         "ports": [
             {"containerPort": port, "name": name, "protocol": "TCP"} for name, port in gateway.ports.items()
         ],
-        "env": [{"name": name, "value": value} for name, value in environment.items()],
         "resources": {
             "requests": {"cpu": gateway.workload.cpu_request, "memory": gateway.workload.memory_request},
             "limits": {"memory": gateway.workload.memory_limit},
         },
         "securityContext": RESTRICTED,
     }
+    if environment:
+        proxy["env"] = [{"name": name, "value": value} for name, value in environment.items()]
     pod: dict[str, Json] = {
         "serviceAccountName": gateway.service_account,
         "terminationGracePeriodSeconds": gateway.workload.drain_seconds + 15,
@@ -242,14 +255,16 @@ def disruption_budget(gateway: GatewayWorkload) -> Manifest:
 
 
 def autoscaler(gateway: GatewayWorkload) -> Manifest:
-    """Replicas by CPU."""
+    """Replicas by the proxies' CPU. Of a Pod's, Kubernetes makes no percentage where a container beside the proxy requests none
+    (its page "Horizontal Pod Autoscaling")."""
     size = gateway.workload
     target = {"type": "Utilization", "averageUtilization": size.target_cpu_percent}
+    measured = {"name": "cpu", "container": PROXY, "target": target}
     spec = {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": gateway.name},
         "minReplicas": size.min_replicas,
         "maxReplicas": size.max_replicas,
-        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+        "metrics": [{"type": "ContainerResource", "containerResource": measured}],
     }
     return Manifest(
         "autoscaling/v2", "HorizontalPodAutoscaler", gateway.name, gateway.namespace, {"spec": spec}

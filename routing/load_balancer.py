@@ -6,13 +6,11 @@ Network Load Balancers"; Istio's "Configuring Gateway Network Topology" (PROXY p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from config import AwsController, NetworkLoadBalancer, Provider, PublicService, names
 from config.edge import ANNOTATION_PREFIX, EXTERNAL_DNS_PREFIXES
-from config.edge_checks import PROXY_CONFIG
 from config.types import STATUS_PORT
 from routing.manifest import Json, Manifest
 
@@ -21,8 +19,8 @@ STATUS_PATH = "/healthz/ready"
 CONTROLLER_CLASS = "service.k8s.aws/nlb"
 """Class of the load balancers that the AWS Load Balancer Controller makes from Services."""
 
-EXPECT_PROXY_PROTOCOL = {PROXY_CONFIG: json.dumps({"gatewayTopology": {"proxyProtocol": {}}})}
-"""Annotation by which the listeners of a gateway's Pods expect a PROXY protocol header."""
+EXPECT_PROXY_PROTOCOL: Mapping[str, Json] = {"gatewayTopology": {"proxyProtocol": {}}}
+"""The proxy's settings by which the listeners of a gateway's Pods expect a PROXY protocol header."""
 
 PROXY_PROTOCOL_ON_STATUS_PORT = {"ENVOY_STATUS_PORT_ENABLE_PROXY_PROTOCOL": "true"}
 """Variable by which pilot-agent lets the readiness port take such headers too: a Network Load Balancer sends them with

@@ -97,7 +97,7 @@ def public_server(endpoint: ProviderEndpoint) -> Manifest:
             )
         mutual["subjectAltNames"] = list(endpoint.consumers)
     spec = {
-        "selector": endpoint.gateway.selector,
+        "selector": endpoint.gateway.server_selector,
         "servers": [
             {
                 "port": {"number": endpoint.port, "name": "tls", "protocol": "TLS"},

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config import Cluster, IngressEntry, Upstream, names
+from config.gateway import NAMESPACE_LABEL
 from config.types import is_ip
 from config.upstream import OPA_API_PORT, OPA_HEALTH_PORT, SERVER_PORT
 from routing import tls
@@ -28,6 +29,10 @@ PSEUDO_DOMAIN = "address.internal"
 """Domain of the hosts by which a gateway knows upstreams that have only an IP address."""
 
 OPA_HOST = "opa.local"
+
+PROBE_USER = 65532
+"""Numeric user of the upstream's probe. Kubelets refuse a container that must not run as root while its image names its user
+in words, as curl's does, or names none."""
 
 SYSTEM_CAS = "system"
 """`caCertificates` of a rule that trusts the certificate authorities of the proxy's operating system."""
@@ -63,8 +68,13 @@ class UpstreamGateway:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Labels that select the gateway's Pods and no others."""
+        """Labels that select the gateway's Pods and no others of its namespace."""
         return {LABEL: self.upstream.name}
+
+    @property
+    def server_selector(self) -> dict[str, str]:
+        """Labels that select them and no others of any namespace, as Istio looks for the Pods of a server."""
+        return {**self.labels, NAMESPACE_LABEL: self.namespace}
 
     @property
     def host(self) -> str:
@@ -109,6 +119,14 @@ class UpstreamGateway:
         return sorted({self.namespace, *entry, *(client.namespace for client in self.upstream.clients)})
 
     @property
+    def foreign_namespaces(self) -> list[str]:
+        """Every namespace but its own in which it has objects, sorted."""
+        upstream = self.upstream
+        entry = [upstream.ingress.namespace] if upstream.ingress else []
+        confined = [client.namespace for client in upstream.clients] if upstream.confine_clients else []
+        return sorted({*entry, *confined})
+
+    @property
     def peer(self) -> str:
         """The gateway's SPIFFE ID."""
         return tls.spiffe(self.cluster, self.namespace, self.name)
@@ -129,7 +147,7 @@ def workload(gateway: UpstreamGateway) -> GatewayWorkload:
                     "run",
                     "--server",
                     f"--addr=localhost:{OPA_API_PORT}",
-                    f"--diagnostic-addr=0.0.0.0:{OPA_HEALTH_PORT}",
+                    f"--diagnostic-addr=:{OPA_HEALTH_PORT}",
                     f"--set=plugins.envoy_ext_authz_grpc.addr=127.0.0.1:{upstream.opa.port}",
                     "--set=decision_logs.console=true",
                     "/policy",
@@ -154,7 +172,7 @@ def workload(gateway: UpstreamGateway) -> GatewayWorkload:
                     "timeoutSeconds": upstream.readiness.timeout_seconds,
                     "failureThreshold": upstream.readiness.failure_threshold,
                 },
-                "securityContext": RESTRICTED,
+                "securityContext": {**RESTRICTED, "runAsUser": PROBE_USER},
             }
         )
     return GatewayWorkload(
@@ -257,7 +275,7 @@ def server(gateway: UpstreamGateway) -> Manifest:
     upstream = gateway.upstream
     protocol = "HTTPS" if upstream.is_http else "TLS"
     spec = {
-        "selector": gateway.labels,
+        "selector": gateway.server_selector,
         "servers": [
             {
                 "port": {"number": SERVER_PORT, "name": protocol.lower(), "protocol": protocol},

@@ -38,7 +38,17 @@ listener_ports = st.sampled_from([443, 8443, 9000, 9001, 30000])
 def _ips(version: int) -> st.SearchStrategy[str]:
     """Addresses of one machine."""
     drawn = st.ip_addresses(v=version)  # type: ignore[arg-type]
-    return drawn.filter(lambda a: not (a.is_unspecified or a.is_loopback or a.is_multicast)).map(str)
+    return drawn.filter(
+        lambda a: (
+            not (
+                a.is_unspecified
+                or a.is_loopback
+                or a.is_multicast
+                or a.is_link_local
+                or getattr(a, "ipv4_mapped", None)
+            )
+        )
+    ).map(str)
 
 
 ipv4 = _ips(4).filter(lambda text: not text.startswith("240.240."))
@@ -60,7 +70,7 @@ workloads = st.fixed_dictionaries(
         "drainSeconds": st.integers(1, 300),
         "revision": labels(),
         "nodeSelector": st.just({"kubernetes.io/arch": "arm64"}),
-        "podAnnotations": st.just({"proxy.istio.io/config": "{}"}),
+        "podAnnotations": st.just({"proxy.istio.io/config": "terminationDrainDuration: 10s"}),
     },
 )
 

@@ -59,6 +59,7 @@ def find(name: str, progress: Progress | None = None) -> Path | None:
     Raises:
         UnknownToolError: there is no such tool.
         GoMissingError: the cache cannot be searched, because its keys contain Go's version.
+        ToolError: a folder of the cache is there, but lacks the Pulumi CLI.
     """
     if name == modules.PULUMI.name:
         cli = pulumi_cli.find(progress or Progress())

@@ -52,20 +52,36 @@ class Cli:
 
 
 def find(progress: Progress) -> Cli | None:
-    """The CLI that is there already, without network or compiler; PATH before the cache."""
+    """The CLI that is there already, without network or compiler; PATH before the cache.
+
+    Raises:
+        ToolError: a folder of the cache is there, but lacks the program.
+    """
     on_path, complaint = from_path()
     if on_path is not None:
         return on_path
     if complaint:
         progress.say(complaint)
-    downloaded = cache.cached(_download_name())
+    downloaded = _cached(_download_name(), "download")
     if downloaded is not None:
-        return Cli(downloaded / PULUMI.name, "download")
+        return downloaded
     try:
-        built = cache.cached(go_build.directory_name(_programs()))
+        name = go_build.directory_name(_programs())
     except GoMissingError:
         return None
-    return Cli(built / PULUMI.name, "build") if built is not None else None
+    return _cached(name, "build")
+
+
+def _cached(name: str, source: Source) -> Cli | None:
+    directory = cache.cached(name)
+    if directory is None:
+        return None
+    executable = directory / PULUMI.name
+    if not executable.is_file():
+        raise ToolError(
+            f"{directory} lacks {PULUMI.name}; delete that folder, and the next run makes it again"
+        )
+    return Cli(executable, source)
 
 
 def ensure(progress: Progress, fetch: Fetch | None = None) -> Cli:

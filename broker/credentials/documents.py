@@ -27,6 +27,10 @@ MOST_PAIRS = 10_000
 DISCRIMINATORS = frozenset({"scheme", "protocol", "type", "engine", "dialect", "driver"})
 
 
+TLS_OBJECTS = frozenset({"ssl", "tls"})
+"""Members whose own members are options of the connection: `"ssl": {"mode": "verify-full"}` says `sslmode`."""
+
+
 class ComplexityError(AdaptError):
     """The credentials are nested deeper, or one object pairs more hosts and ports, than is read (400 at the API)."""
 
@@ -40,6 +44,15 @@ def copy(value: Json, depth: int = 0) -> Json:
     if isinstance(value, list):
         return [copy(item, depth + 1) for item in value]
     return value
+
+
+def _scalars(value: Mapping[str, Json]) -> dict[str, str]:
+    """The options among an object's members, by their plain name, in lower case."""
+    return {
+        plain(key): str(item).lower()
+        for key, item in value.items()
+        if isinstance(item, str | bool | int) and kind(key) is not Kind.SECRET
+    }
 
 
 @dataclass(frozen=True)
@@ -119,11 +132,12 @@ class Walk:
 
     def object(self, value: dict[str, Json], context: Context) -> None:
         """Adapt an object and everything below it."""
-        options = {
-            plain(key): str(item).lower()
-            for key, item in value.items()
-            if isinstance(item, str | bool | int) and kind(key) is not Kind.SECRET
-        }
+        options = _scalars(value)
+        for key, item in value.items():
+            if isinstance(item, dict) and plain(key) in TLS_OBJECTS:
+                inside = _scalars(item)
+                options[plain(key)] = inside.get("enabled", "true")
+                options |= {plain(key) + name: text for name, text in inside.items()}
         said = (options[name] for name in DISCRIMINATORS if name in options)
         own = protocol_of(word for text in said for word in words(text))
         context = replace(context, options={**context.options, **options}, protocol=own or context.protocol)

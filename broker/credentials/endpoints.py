@@ -21,10 +21,14 @@ class MappingsError(AdaptError):
     """The mappings themselves are at fault: there are none, or two contradict each other (400 at the API)."""
 
 
+def _bare(text: str) -> str:
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
 @functools.lru_cache(maxsize=4096)
 def normal(host: str) -> str:
     """The spelling by which hosts are compared: lower case, no trailing dot, no brackets, shortest IPv6."""
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    bare = _bare(host)
     if ":" in bare:
         try:
             return str(ipaddress.IPv6Address(bare))
@@ -42,10 +46,15 @@ def is_address(host: str) -> bool:
     return True
 
 
+def is_host(text: str) -> bool:
+    """Whether `text` is one DNS name or IP address (IPv6 with or without brackets) and nothing else."""
+    bare = _bare(text)
+    return NAME.fullmatch(bare) is not None or (":" in bare and is_address(bare))
+
+
 def _host(text: str) -> str:
-    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-    if NAME.fullmatch(bare) or (":" in bare and is_address(bare)):
-        return bare
+    if is_host(text):
+        return _bare(text)
     raise ValueError("must be a DNS name, an IPv4 or an IPv6 address, without scheme, port or path")
 
 

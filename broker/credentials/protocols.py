@@ -161,6 +161,8 @@ NOT_CHECKED = {
     "tlsinsecure": TRUE,
     "trustservercertificate": TRUE,
     "sslcheckhostname": FALSE,
+    "sslrejectunauthorized": FALSE,
+    "tlsrejectunauthorized": FALSE,
     "sslcertreqs": frozenset({"none", "cert_none"}),
     "verifypeer": frozenset({"none", "ca"}) | FALSE,
     "verify": frozenset({"verify_none"}) | FALSE,

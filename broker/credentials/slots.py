@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, MutableMapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 
-from broker.credentials.endpoints import Endpoint, Routes, is_address, normal
+from broker.credentials.endpoints import Endpoint, Routes, is_address, is_host, normal
 from broker.credentials.findings import Code
 
 
@@ -73,7 +73,8 @@ class Host:
     numeric: bool = False
 
     def __post_init__(self) -> None:
-        self.field.know(self.start, self.end)
+        if is_host(self.text):
+            self.field.know(self.start, self.end)
 
     @property
     def text(self) -> str:

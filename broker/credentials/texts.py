@@ -21,7 +21,6 @@ URL = re.compile(r"(?:\A|(?<=[,;\s]))((?:[A-Za-z][A-Za-z0-9+._-]*:)+)//")
 ITEM = re.compile(
     r"(?P<host>\[[0-9A-Za-z:.%]+\]|[^\[\]:@/\\\s,;()='\"]+)(?P<instance>\\[^:]*)?(?P<colon>:(?P<port>[0-9]*))?"
 )
-DIGITS = re.compile(r"[0-9]+")
 NUMBER = re.compile(r"[1-9][0-9]{0,4}")
 OUTSIDE_PARENTHESES = re.compile(r"(?:[^,()]|\([^()]*\))+")
 WORD = re.compile(r"\S+")
@@ -32,18 +31,14 @@ ADDRESS_PORT = re.compile(r"[(,]\s*port\s*=\s*(?P<value>[0-9]+)", re.IGNORECASE)
 LIBPQ = re.compile(
     r"\s*(?P<name>[A-Za-z_]+)\s*=\s*(?:'(?P<quoted>(?:[^'\\]|\\.)*)'|(?P<value>(?:[^\s'\\;]|\\.)*))(?=\s|$)"
 )
-SEMICOLON = re.compile(
-    r"\s*(?P<name>[A-Za-z][A-Za-z _.-]*?)\s*=\s*(?:(?P<open>[\"'{])(?P<quoted>[^\"'}]*)[\"'}]|(?P<value>[^;]*))\s*(?:;|$)"
-)
+SEMICOLON_NAME = re.compile(r"\s*(?P<name>[A-Za-z][A-Za-z _.-]*+)\s*=\s*")
+SEMICOLON_END = re.compile(r"\s*(?:;|\Z)")
+CLOSING = {'"': '"', "'": "'", "{": "}"}
 PDO = re.compile(r"(?:(?P<driver>[a-z]+):)?(?=\s*[A-Za-z])")
 SERVER = re.compile(r"(?:tcp:)?(?P<host>[^,:\\\s]+)(?P<instance>\\[^,]*)?\s*(?:,\s*(?P<port>[0-9]+))?")
 GO_MYSQL = re.compile(r"(?:.*@)?tcp[46]?\((?P<hosts>[^()]*)\)(?:/|$)", re.DOTALL)
 OPTIONS_LIST = re.compile(r"[^\s,=@/]+(?:,[^\s,=@/]+)*(?:,\s*[A-Za-z]+=[^,]*)+")
 LISTED_OPTION = re.compile(r",\s*(?P<name>[A-Za-z]+)=(?P<value>[^,]*)")
-PARAMETERS = {
-    "&": re.compile(r"(?P<name>[^=&]+)=(?P<value>[^&]*)"),
-    ";": re.compile(r"(?P<name>[^=;]+)=(?P<value>\{[^}]*\}|[^;]*)"),
-}
 SEMICOLON_HOSTS = frozenset(
     {"host", "server", "datasource", "address", "addr", "networkaddress", "hostname", "servername"}
 )
@@ -262,11 +257,19 @@ def _query(text: Field, start: int, end: int, separator: str) -> list[Parameter]
     whole = text.text
     if separator == "&":
         end = _first(whole, "#", start, end)
-    start = min(_first(whole, "?" if separator == "&" else ";", start, end) + 1, end)
-    return [
-        Parameter(plain(urllib.parse.unquote(match["name"])), *match.span("value"), match.end())
-        for match in PARAMETERS[separator].finditer(whole, start, end)
-    ]
+    position = min(_first(whole, "?" if separator == "&" else ";", start, end) + 1, end)
+    last_brace = whole.rfind("}", position, end) if separator == ";" else -1
+    found: list[Parameter] = []
+    while position < end:
+        stop = _first(whole, separator, position, end)
+        equals = whole.find("=", position, stop)
+        if equals >= 0:
+            if equals + 1 < last_brace and whole[equals + 1] == "{":
+                stop = whole.find("}", equals, end) + 1
+            name = plain(urllib.parse.unquote(whole[position:equals]))
+            found.append(Parameter(name, equals + 1, stop, stop))
+        position = _first(whole, separator, stop, end) + 1
+    return found
 
 
 def _options(text: Field, parameters: Iterable[Parameter]) -> dict[str, str]:
@@ -295,7 +298,7 @@ def _place(
         return
     named = [item for item in parameters if item.name in protocol.hosts]
     addresses = [item for item in parameters if item.name in protocol.addresses and item.end > item.start]
-    ports = _ports(text, [item for item in parameters if item.name in protocol.ports])
+    ports = _ports(text, [item for item in parameters if item.name in protocol.ports], default)
     if addresses:
         reading.apart = True
         for item in named:
@@ -306,12 +309,12 @@ def _place(
     else:
         listed = _listed(text, named)
         if not listed and ports:
-            pairs = _join([Pair(pair.host, None) for pair in pairs], ports, pairs)
+            pairs = _join([Pair(pair.host, None) for pair in pairs], ports)
         reading.pairs += pairs
     if listed and not ports and default is not None:
         last = (addresses or named)[-1].after
         ports = [Port(text, last, last, default, lead)]
-    reading.pairs += _join(listed, ports, listed)
+    reading.pairs += _join(listed, ports)
 
 
 def _listed(text: Field, parameters: Iterable[Parameter], *, numeric: bool = False) -> list[Pair]:
@@ -322,43 +325,83 @@ def _listed(text: Field, parameters: Iterable[Parameter], *, numeric: bool = Fal
     return found
 
 
-def _ports(text: Field, parameters: Iterable[Parameter]) -> list[Port]:
-    found: list[Port] = []
+def _ports(text: Field, parameters: Iterable[Parameter], default: int | None) -> list[Port | None]:
+    """The ports of a list between commas: an empty one is `default`, None is one that cannot be read."""
+    found: list[Port | None] = []
     for item in parameters:
-        for match in DIGITS.finditer(text.text, item.start, item.end):
-            port = number(match.group())
-            if port:
-                found.append(Port(text, *match.span(), port))
+        start = item.start
+        for part in text.text[item.start : item.end].split(","):
+            digits = part.strip()
+            stated = number(digits) if digits else default
+            first = start + len(part) - len(part.lstrip())
+            found.append(None if stated is None else Port(text, first, first + len(digits), stated))
+            start += len(part) + 1
     return found
 
 
-def _join(listed: Sequence[Pair], ports: Sequence[Port], otherwise: list[Pair]) -> list[Pair]:
-    """Hosts with the ports that stand beside them: one for all, or each its own; a host that states its own keeps it."""
+def _join(listed: Sequence[Pair], ports: Sequence[Port | None]) -> list[Pair]:
+    """Hosts with the ports that stand beside them: one for all, or each its own, otherwise none; a host that states its
+    own keeps it."""
     if len(ports) == 1:
         ports = list(ports) * len(listed)
     if len(ports) != len(listed):
-        return otherwise
+        ports = [None] * len(listed)
     return [Pair(pair.host, pair.port or port) for pair, port in zip(listed, ports, strict=True)]
 
 
-def _keywords(text: Field, pattern: re.Pattern[str], start: int) -> list[Parameter] | None:
-    """The keywords of a text that consists of nothing else."""
+def _keywords(text: str, start: int) -> list[Parameter] | None:
+    """libpq's keywords, of a text that consists of nothing else."""
     found: list[Parameter] = []
     position = start
-    while position < len(text.text):
-        match = pattern.match(text.text, position)
-        if match is None or match.end() == position:
-            return None if text.text[position:].strip() else found
+    while position < len(text):
+        match = LIBPQ.match(text, position)
+        if match is None:
+            return None if text[position:].strip() else found
         group = "value" if match["quoted"] is None else "quoted"
-        closing = 0 if match["quoted"] is None else 1
-        found.append(Parameter(plain(match["name"]), *match.span(group), match.end(group) + closing))
+        found.append(Parameter(plain(match["name"]), *match.span(group), match.end()))
         position = match.end()
     return found
 
 
+def _properties(text: str, start: int) -> list[Parameter] | None:
+    """The `name=value;` of a text that consists of nothing else. A value in quotes or braces may hold semicolons, and its
+    closing sign doubled."""
+    found: list[Parameter] = []
+    unclosed: set[str] = set()
+    position = start
+    while position < len(text):
+        match = SEMICOLON_NAME.match(text, position)
+        if match is None:
+            return None if text[position:].strip() else found
+        begin = match.end()
+        closing = CLOSING.get(text[begin : begin + 1], "")
+        after = -1 if not closing or closing in unclosed else _closed(text, begin + 1, closing)
+        if after >= 0:
+            found.append(Parameter(plain(match["name"]), begin + 1, after - 1, after))
+            behind = SEMICOLON_END.match(text, after)
+            if behind is None:
+                return None
+            position = behind.end()
+            continue
+        unclosed.add(closing)
+        stop = _first(text, ";", begin, len(text))
+        end = begin + len(text[begin:stop].rstrip())
+        found.append(Parameter(plain(match["name"]), begin, end, end))
+        position = stop + 1
+    return found
+
+
+def _closed(text: str, start: int, closing: str) -> int:
+    """Where a value ends behind its `closing` sign; -1 where it is not closed."""
+    end = text.find(closing, start)
+    while end >= 0 and text.startswith(closing, end + 1):
+        end = text.find(closing, end + 2)
+    return end + 1 if end >= 0 else -1
+
+
 def _libpq(text: Field) -> Reading | None:
-    """libpq's `host=… port=… dbname=…`, with quotes and backslashes."""
-    parameters = _keywords(text, LIBPQ, 0)
+    """libpq's `host=… port=… dbname=…`, with quotes and backslashes; PHP writes `pgsql:` before it."""
+    parameters = _keywords(text.text, len("pgsql:") if text.text.startswith("pgsql:") else 0)
     if not parameters or not {"host", "hostaddr"} & {item.name for item in parameters}:
         return None
     reading = Reading(scheme=scheme("postgresql"), options=_options(text, parameters))
@@ -371,12 +414,12 @@ def _semicolon(text: Field) -> Reading | None:
     driver = PDO.match(text.text)
     if driver is None:
         return None
-    parameters = _keywords(text, SEMICOLON, driver.end())
+    parameters = _properties(text.text, driver.end())
     if not parameters or not SEMICOLON_HOSTS & {item.name for item in parameters}:
         return None
     known = scheme(driver["driver"] or "")
     reading = Reading(scheme=known, options=_options(text, parameters))
-    ports = _ports(text, [item for item in parameters if item.name in SEMICOLON_PORTS])
+    ports = _ports(text, [item for item in parameters if item.name in SEMICOLON_PORTS], known.port)
     listed: list[Pair] = []
     named = [item for item in parameters if item.name in SEMICOLON_HOSTS]
     for item in named:
@@ -394,7 +437,7 @@ def _semicolon(text: Field) -> Reading | None:
             listed += hosts(text, item.start, item.end, bracketed=False)
     if not ports and known.port is not None:
         ports = [Port(text, named[-1].after, named[-1].after, known.port, ";port=")]
-    reading.pairs = _join(listed, ports, listed)
+    reading.pairs = _join(listed, ports)
     return reading
 
 

@@ -27,6 +27,9 @@ app = typer.Typer(rich_markup_mode=None)
 File = Annotated[Path, typer.Argument(help="The bundle.", exists=True, dir_okay=False)]
 DEFAULT_DAYS = 90
 
+LARGEST = 8 * 2**20
+"""Bytes of a bundle that are read; one of 10,000 endpoints has a few of these MiB."""
+
 
 class RoleOption(StrEnum):
     """Which side of a stack a bundle is of."""
@@ -179,7 +182,13 @@ def _signer(folder: Path | None) -> Signer | None:
 
 def _verified(file: Path, pins: Pins | None) -> Bundle:
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as opened:
+            content = opened.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise PkiError(
+                f"{file} has more than {LARGEST} bytes; no bundle has.", "Ask for the bundle again."
+            )
+        text = content.decode()
     except UnicodeDecodeError as error:
         raise PkiError(f"{file} is no text: {error}", "Ask for the bundle again.") from error
     return verify(text, str(file), datetime.datetime.now(datetime.UTC), pins)

@@ -39,6 +39,16 @@ def test_a_section_may_be_written_in_part(tmp_path: Path) -> None:
     assert (read.cluster.trust_domain, read.cluster.context) == ("shop.example", "north")
 
 
+def test_a_default_that_depends_on_what_is_missing_is_no_finding() -> None:
+    with pytest.raises(SettingsError) as refused:
+        settings.read({}, None)
+    assert str(refused.value).splitlines() == [
+        "the settings are refused, 2 findings:",
+        "  role: Field required",
+        "  upstream: Field required",
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from pydantic import JsonValue
 
+from cli.app import main
 from cli.comment import LIMIT, comment, marker
 from cli.errors import CliError
 from cli.plan import Diagnostic, Plan, Property, Resource, failed_plan, read_plan
@@ -185,6 +186,15 @@ def test_a_plan_survives_its_journey_as_json() -> None:
 def test_what_is_not_a_preview_is_refused() -> None:
     with pytest.raises(CliError, match="not what Pulumi 3 writes"):
         read_plan("s", {"steps": 1}, succeeded=True)
+
+
+def test_a_file_that_is_nested_too_deep_is_no_preview(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "deep.json"
+    file.write_text("[" * 100_000)
+    assert main(["comment", str(file)]) == 1
+    assert "deep.json is not a preview" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stack", ["a -->", "", "a\nb", "<b>"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,37 @@ def test_a_key_that_stands_twice_is_named(project: Project) -> None:
 def test_a_stack_file_may_hold_what_json_cannot(project: Project) -> None:
     project.stack_file("a").write_text("config: {x: {1: 2024-01-01, stack: organization/meshbridge/b}}\n")
     assert project.references("a") == {"b"}
+
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("a:\n  2024-01-01: x\n", "line 2: the key '2024-01-01' is a date"),
+        ("? !!binary YQ==\n: x\n", "line 1: the key 'YQ==' is bytes"),
+        ("a: &a\n  b: *a\n", "line 1: the anchor there stands for a value that holds itself"),
+        (LAUGHS, "more than 1000000 values"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deep"),
+        ("a: " + "x" * 2**23, "8388611 bytes, and 8388608 are read at most"),
+    ],
+    ids=["date", "bytes", "recursion", "aliases", "depth", "size"],
+)
+def test_what_cannot_be_handed_to_pulumi_is_refused(project: Project, content: str, says: str) -> None:
+    project.stack_file("a").write_text(content)
+    with pytest.raises(CliError) as refused:
+        project.references("a")
+    assert says in str(refused.value)
+
+
+def test_what_is_no_regular_file_is_not_read(project: Project) -> None:
+    os.mkfifo(project.stack_file("a"))
+    with pytest.raises(CliError, match="is no regular file"):
+        project.references("a")
+    project.stack_file("b").mkdir()
+    with pytest.raises(CliError, match=r"Is a directory\.\n? *Make it a file"):
+        project.references("b")
 
 
 def test_an_empty_stack_file_refers_to_nothing(project: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from pydantic import JsonValue
@@ -78,10 +79,10 @@ OUTPUTS: dict[str, JsonValue] = {
 }
 
 
-def shown(outputs: JsonValue) -> str:
+def shown(outputs: JsonValue, root: Path) -> str:
     console = Console(width=300, file=io.StringIO(), legacy_windows=False)
     with console.capture() as captured:
-        console.print(summary("example", Outputs.read("example", outputs)))
+        console.print(summary("example", Outputs.read("example", outputs), root))
     return captured.get()
 
 
@@ -112,20 +113,28 @@ def shown(outputs: JsonValue) -> str:
         "Objects rendered to build/example/; no cluster was touched.",
     ],
 )
-def test_the_summary_says(expected: str) -> None:
-    assert expected in shown(OUTPUTS)
+def test_the_summary_says(expected: str, tmp_path: Path) -> None:
+    (tmp_path / "build" / "example").mkdir(parents=True)
+    assert expected in shown(OUTPUTS, tmp_path)
 
 
-def test_a_stack_without_roles() -> None:
-    text = shown({"target": "context prod"})
+def test_rendered_objects_that_were_deleted_are_not_said_to_be_there(tmp_path: Path) -> None:
+    text = shown(OUTPUTS, tmp_path)
+    assert "build/example/ is gone" in text
+    assert "python -m cli down example, then up example" in text
+    assert "Objects rendered" not in text
+
+
+def test_a_stack_without_roles(tmp_path: Path) -> None:
+    text = shown({"target": "context prod"}, tmp_path)
     assert "Nothing is imported, exported or proxied" in text
     assert "Applied to context prod." in text
 
 
-def test_names_are_no_markup() -> None:
+def test_names_are_no_markup(tmp_path: Path) -> None:
     named = dict.fromkeys(("name", "namespace", "gateway", "host", "protocol", "upstream"), "[red]x[/nope]")
     outputs: JsonValue = {"upstreams": [{**named, "from": ["mesh"]}]}
-    assert "[red]x[/nope]" in shown(outputs)
+    assert "[red]x[/nope]" in shown(outputs, tmp_path)
 
 
 def test_outputs_that_are_not_ours_are_refused_with_the_remedy() -> None:
@@ -154,5 +163,7 @@ RECORD = {"name": "*.data.example", "type": "CNAME", "value": "lb.example", "mad
         ),
     ],
 )
-def test_the_wildcard_record_is_made_or_left_to_you(record: dict[str, JsonValue], expected: str) -> None:
-    assert expected in shown({**OUTPUTS, "wildcardRecord": record})
+def test_the_wildcard_record_is_made_or_left_to_you(
+    record: dict[str, JsonValue], expected: str, tmp_path: Path
+) -> None:
+    assert expected in shown({**OUTPUTS, "wildcardRecord": record}, tmp_path)

@@ -104,6 +104,26 @@ def test_the_command_prints_what_post_preview_reads(
     assert capsys.readouterr().out == "gone (removed)\n"
 
 
+def test_a_project_in_a_folder_of_its_repository_sees_its_own_files(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = repository / "infra"
+    (project / "stacks").mkdir(parents=True)
+    (project / "Pulumi.yaml").write_text("name: meshbridge\nruntime: python\nstackConfigDir: stacks\n")
+    (project / "stacks" / "Pulumi.a.yaml").write_text("config: {}\n")
+    (project / "stacks" / "Pulumi.b.yaml").write_text("config: {}\n")
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    for command in (["add", "."], ["commit", "--quiet", "-m", "three"]):
+        subprocess.run(["git", "-C", repository, *identity, *command], check=True, capture_output=True)
+    (project / "stacks" / "Pulumi.a.yaml").write_text("config: {x: y}\n")
+    (repository / "elsewhere.py").write_text("")
+    for command in (["add", "."], ["commit", "--quiet", "-m", "four"]):
+        subprocess.run(["git", "-C", repository, *identity, *command], check=True, capture_output=True)
+
+    assert main(["--project", str(project), "touched", "--base", "HEAD~1"]) == ExitCode.OK
+    assert capsys.readouterr().out == "a\n"
+
+
 def test_an_unknown_revision_is_an_error_with_a_remedy(repository: Path) -> None:
     with pytest.raises(CliError, match="Fetch that revision"):
         changed_files(repository, "no-such-revision")

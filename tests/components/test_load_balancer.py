@@ -101,7 +101,7 @@ class TestOwn:
         assert (group["preserveClientIp"], group["proxyProtocolV2"]) == (kept, sent)
         template = done.named("provider-ingress-deployment").inputs["spec"]["template"]
         expected = "proxyProtocol" in template["metadata"]["annotations"].get("proxy.istio.io/config", "")
-        environment = {item["name"] for item in template["spec"]["containers"][0]["env"]}
+        environment = {item["name"] for item in template["spec"]["containers"][0].get("env", ())}
         assert expected == sent
         assert ("ENVOY_STATUS_PORT_ENABLE_PROXY_PROTOCOL" in environment) == sent
 

@@ -119,6 +119,18 @@ def test_no_proxy_runs_without_identity_rights_and_restrictions(gateway: str) ->
         assert_in_order(WHOLE, gateway, "deployment", later)
 
 
+@pytest.mark.parametrize(
+    ("gateway", "server"),
+    [
+        ("istio-egressgateway", "orders-main-egress-server"),
+        ("provider-ingress", "books-main-public-server"),
+        ("ledger", "ledger-egress-server"),
+    ],
+)
+def test_a_server_selects_its_gateway_s_pods_once_they_have_the_labels(gateway: str, server: str) -> None:
+    assert f"{gateway}-deployment" in WHOLE.ancestors(WHOLE.named(server))
+
+
 STANDALONE = run(lambda: declare_stack(samples.parsed(samples.brokered_consumer(createNamespace=True))))
 
 
@@ -252,6 +264,8 @@ def test_every_moment_of_a_stack_is_safe(name: str, shuffled: random.Random) -> 
         ("httpbin-mesh-rule", "no route for httpbin"),
         ("httpbin-mesh-host", "to sidecars that have no route for it"),
         ("httpbin-deployment", "may reach anything"),
+        ("httpbin-ingress-server", "not claimed"),
+        ("httpbin-confinement-shop", "not claimed"),
         ("httpbin-access-policy", "not claimed"),
         ("ledger-mesh-route", "there is no rule"),
         ("ledger-egress-server", "has no guard"),

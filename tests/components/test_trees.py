@@ -248,6 +248,8 @@ TREES: dict[str, tuple[str, Make, dict[str, str]]] = {
             "mesh-host": "ServiceEntry",
             "ingress-server": "Gateway",
             "confinement-shop": "NetworkPolicy",
+            "claim-shop": "ConfigMap",
+            "claim-istio-ingress": "ConfigMap",
         },
     ),
     "upstream, HTTP": (
@@ -459,6 +461,7 @@ def test_a_gateway_names_what_must_exist_before_its_servers() -> None:
     assert {done.registrations[urn].name for urn in done.result} == {
         "a-secret-reader-binding",
         "a-upstream-guard",
+        "a-deployment",
     }
     adopted = run(
         lambda: [o.urn for o in IngressGateway("a", ingress(adopt=True, guard=False)).prerequisites]

@@ -66,11 +66,13 @@ def test_any_value_anywhere_is_accepted_or_refused_by_name(data: st.DataObject) 
         assert "stand-in" not in str(error)
 
 
-@given(st.text(max_size=12))
+KNOWN = {field.alias or name for name, field in Stack.model_fields.items()}
+"""Among the texts that hypothesis tries are those of the program itself."""
+
+
+@given(st.text(max_size=12).filter(lambda key: key not in KNOWN))
 def test_an_unknown_key_is_never_accepted(key: str) -> None:
     data = stack()
-    if key in data:
-        return
     data[key] = {}
     with pytest.raises(ConfigError) as refused:
         parse(data)

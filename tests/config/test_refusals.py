@@ -129,7 +129,7 @@ PRIMARY = f"{ORDERS}.endpoints[primary]"
 STOCK = "provider.exports[stock]"
 
 BALANCER = ("provider", "loadBalancer")
-EXPECTS_PROXY_PROTOCOL = '{"gatewayTopology": {"proxyProtocol": {}}}'
+EXPECTS_PROXY_PROTOCOL = '{"gatewayTopology": {"proxyProtocol": {}}, "terminationDrainDuration": "45s"}'
 DNS = ("provider", "dns")
 SUBNET = "subnet-0000000a"
 CLOUD = "service.beta.kubernetes.io/aws-load-balancer-"
@@ -253,7 +253,7 @@ EDGE: dict[str, tuple[Change, str, str]] = {
     "PROXY protocol over other settings": (
         both(
             own(clientAddress="proxy-protocol"),
-            gateway(workload={"podAnnotations": {"proxy.istio.io/config": "{}"}}),
+            gateway(workload={"podAnnotations": {"proxy.istio.io/config": "terminationDrainDuration: 45s"}}),
         ),
         "provider.ingressGateway.workload.podAnnotations[proxy.istio.io/config]",
         "meshConfig.defaultConfig",
@@ -601,6 +601,15 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         put(*API, "workload", value={"minReplicas": 3, "maxReplicas": 2}),
         "upstreams[api].workload.maxReplicas",
         "is below minReplicas (3)",
+    ),
+    "settings of the proxy by which open connections would not drain": (
+        put(
+            *API,
+            "workload",
+            value={"drainSeconds": 60, "podAnnotations": {"proxy.istio.io/config": "concurrency: 2"}},
+        ),
+        "upstreams[api].workload.podAnnotations[proxy.istio.io/config]",
+        "add `terminationDrainDuration: 60s`",
     ),
     "an export's former slug that another has": (
         put(
@@ -1291,6 +1300,21 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         put(*EXPORTED, "address", value="0.0.0.0"),  # noqa: S104
         f"{STOCK}.endpoints[main].address",
         "of no single machine",
+    ),
+    "a service at an address of IPv4 in IPv6": (
+        put(*EXPORTED, "address", value="::ffff:127.0.0.1"),
+        f"{STOCK}.endpoints[main].address",
+        "write '127.0.0.1'",
+    ),
+    "a service at whoever has the address on the link": (
+        put(*EXPORTED, "address", value="169.254.169.254"),
+        f"{STOCK}.endpoints[main].address",
+        "is a link-local address",
+    ),
+    "an upstream at whoever has the address on the link": (
+        put(*LEDGER, "address", value="fe80::1"),
+        "upstreams[ledger].address",
+        "is a link-local address",
     ),
     "an upstream in the gateway itself": (
         put(*LEDGER, "address", value="127.0.0.1"),

@@ -99,6 +99,25 @@ def test_plain_text_is_found_at_any_place(conversation: tuple[ssl.TLSVersion, by
         assert finding.startswith("198.18.0.16:40000 -> 198.18.0.33:9000")
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x15\x03\x03\x00\x06canary",
+        b"\x14\x03\x03\x00\x06canary",
+        b"\x16\x03\x03\x00\x06\x01canar",
+        b"\x16\x03\x03\x00\x28\x01" + b"x" * 39,
+    ],
+    ids=["an alert", "a change of ciphers", "a Hello that is cut", "a Hello of nonsense"],
+)
+def test_plain_text_is_found_behind_the_header_of_a_record(data: bytes) -> None:
+    assert len(traffic(stream([data])).findings()) == 1
+
+
+def test_an_alert_and_a_change_of_ciphers_may_be_seen() -> None:
+    seen = traffic(stream([b"\x15\x03\x03\x00\x02\x02\x2a", b"\x14\x03\x03\x00\x01\x01"]))
+    assert seen.findings() == []
+
+
 def test_repeated_and_reordered_segments_are_one_stream() -> None:
     opening, *segments = stream(pieces(bytes(range(100)), 7))
 

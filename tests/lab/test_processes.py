@@ -240,6 +240,15 @@ def test_a_process_that_only_has_the_same_id_is_not_signalled(
     bystander.wait()
 
 
+def test_a_state_that_was_not_written_to_its_end_keeps_no_run_from_starting() -> None:
+    runs_directory().mkdir(parents=True)
+    (runs_directory() / "cut.json").write_text("")
+
+    Supervisor("next").close()
+
+    assert not list(runs_directory().iterdir())
+
+
 @pytest.fixture
 def removed_interfaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where an `ip` that removes nothing notes what it was told; the machine has one interface, `link0`, number 7."""

@@ -372,6 +372,12 @@ def test_a_bundle_is_made_shown_and_verified(
     assert not written(capsys, "bundle", "show", bundle, "--json")["signed"]
 
 
+@pytest.mark.parametrize("command", ["show", "verify"])
+def test_a_file_without_an_end_is_no_bundle(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bundle", command, "/dev/zero"]) == 1
+    assert "/dev/zero has more than 8388608 bytes" in capsys.readouterr().err
+
+
 def test_a_consumer_makes_a_bundle_of_its_own(
     ca: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -363,6 +363,12 @@ def test_a_replaced_authority_is_moved_aside(authority: CertificateAuthority) ->
     assert CertificateAuthority.open(aside).certificate == before
 
 
+def test_an_authority_that_is_being_changed_is_not_replaced(authority: CertificateAuthority) -> None:
+    with store.locked(authority.directory), pytest.raises(LockedError, match="another process"):
+        CertificateAuthority.create(authority.directory, "Example", force=True)
+    assert [entry.name for entry in authority.directory.parent.iterdir()] == [authority.directory.name]
+
+
 def test_a_directory_with_other_things_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("mine")
     with pytest.raises(PkiError, match="holds no certificate authority"):

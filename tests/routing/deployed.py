@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -57,7 +57,8 @@ FIRST_ADDRESS = {"IPv4": "10.96.7.{}", "IPv6": "fd00:7::{:x}"}
 def deploy(data: Mapping[str, object], references: Mapping[str, object] | None = None) -> list[Object]:
     """The objects of the stack `data` and its surroundings. `references` are outputs `provider` of other stacks."""
     stack = config.parse(data)
-    return [*registered(stack, references or {}), *surroundings(stack, references or {})]
+    objects = registered(stack, references or {})
+    return [*objects, *surroundings(stack, references or {}), *_namesakes(objects)]
 
 
 def registered(stack: Stack, references: Mapping[str, object]) -> list[Object]:
@@ -173,6 +174,20 @@ def surroundings(stack: Stack, references: Mapping[str, object]) -> Iterator[Obj
         yield from _gateway(
             "ingress", entry.namespace, entry.service_account, entry.labels, listening, with_rights=True
         )
+
+
+def _namesakes(objects: Iterable[Object]) -> Iterator[Object]:
+    """The gateways of another stack of the cluster that gave its own the same names, in other namespaces."""
+    for item in objects:
+        template = item["spec"]["template"] if item["kind"] == "Deployment" else {"metadata": {}}
+        if "inject.istio.io/templates" not in template["metadata"].get("annotations", {}):
+            continue
+        metadata, account = item["metadata"], template["spec"]["serviceAccountName"]
+        name, here, there = metadata["name"], metadata["namespace"], f"namesakes-of-{metadata['namespace']}"
+        labels = {k: there if v == here else v for k, v in template["metadata"]["labels"].items()}
+        (proxy,) = [c for c in template["spec"]["containers"] if c["image"] == "auto"]
+        ports = {port["name"]: port["containerPort"] for port in proxy["ports"]}
+        yield from _gateway(name, there, account, labels, ports, with_rights=True)
 
 
 def _outside(kind: str, **spec: object) -> Object:

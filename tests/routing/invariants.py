@@ -13,6 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import yaml
+
 from tests.routing.deployed import EXISTING_ADDRESS, NLB_ZONE, OWN_ADDRESS, SERVICE_ADDRESS, ZONE
 from tests.routing.mesh import (
     Broken,
@@ -970,18 +972,23 @@ def _unfit(deployment: Object) -> Iterator[str]:
         context = container.get("securityContext") or {}
         if any(context.get(key) != value for key, value in restricted.items()):
             yield f"{name_of(deployment)}: container {container['name']} may more than it needs"
-    environment = {item["name"]: item["value"] for item in pod["containers"][0].get("env", ())}
-    drain = int(environment.get("TERMINATION_DRAIN_DURATION_SECONDS", "5"))
+    said = deployment["spec"]["template"]["metadata"]["annotations"].get("proxy.istio.io/config", "")
+    settings = yaml.safe_load(said) or {}
+    if "terminationDrainDuration" not in settings:
+        yield f"{name_of(deployment)}: cuts open connections after Istio's 5 s"
+    drain = int(settings.get("terminationDrainDuration", "5s").removesuffix("s"))
     if pod.get("terminationGracePeriodSeconds", 30) <= drain:
         yield f"{name_of(deployment)}: is killed before its connections have drained for {drain} s"
 
 
 @invariant(
     "kept-up",
-    "A disruption budget, of one Pod at a time, and an autoscaler hold each gateway that the stack creates, and no other Pods",
+    "A disruption budget, of one Pod at a time, and an autoscaler, of what containers request, hold each gateway that the stack"
+    " creates, and no other Pods",
 )
 def gateways_are_kept_up(mesh: Mesh) -> Iterator[str]:
     for kind in ("PodDisruptionBudget", "HorizontalPodAutoscaler"):
+        counts: Counter[str] = Counter()
         for item in mesh.all(kind):
             if kind == "PodDisruptionBudget":
                 held = mesh.workloads_selected(item, item["spec"]["selector"]["matchLabels"])
@@ -994,8 +1001,29 @@ def gateways_are_kept_up(mesh: Mesh) -> Iterator[str]:
                     for d in mesh.all("Deployment")
                     if namespace_of(d) == namespace_of(item) and d["metadata"]["name"] == target
                 ]
+                yield from _unmeasured(item, held)
+            counts.update(name_of(deployment) for deployment in held)
             if len(held) != 1:
                 yield f"{name_of(item)}: holds {len(held)} workloads"
+        for deployment in mesh.created:
+            if counts[name_of(deployment)] != 1:
+                yield f"{name_of(deployment)}: {counts[name_of(deployment)]} objects of the kind {kind}"
+
+
+def _unmeasured(autoscaler: Object, held: Iterable[Object]) -> Iterator[str]:
+    """The containers whose share of a request an autoscaler cannot tell: one is enough, and it never scales."""
+    for deployment in held:
+        containers = deployment["spec"]["template"]["spec"]["containers"]
+        for metric in autoscaler["spec"]["metrics"]:
+            kind = "containerResource" if metric["type"] == "ContainerResource" else "resource"
+            only = metric[kind].get("container")
+            measured = [c for c in containers if only in (None, c["name"])]
+            for container in measured:
+                requests = (container.get("resources") or {}).get("requests") or {}
+                if metric[kind]["name"] not in requests:
+                    yield f"{name_of(autoscaler)}: {container['name']} requests no {metric[kind]['name']}"
+            if not measured:
+                yield f"{name_of(autoscaler)}: there is no container {only}"
 
 
 @invariant("own-names", "No two objects of a kind have one name in a namespace")

@@ -267,6 +267,10 @@ def drop(path: str) -> Edit:
     return edit
 
 
+NAMESAKES = drop("spec/selector/meshbridge.io~namespace")
+"""Selects the Pods of the gateways of that name in all namespaces."""
+
+
 def change(path: str, function: Callable[[Any], object]) -> Edit:
     """Replaces what is at a path by a function of it."""
 
@@ -448,7 +452,8 @@ MUTATIONS = (
     ),
     _m("consumer.trust_anchor", "a private key beside the CA", put("stringData/tls.key", "key"), "no-keys"),
     # ConsumerEgress: the egress gateway
-    _m("consumer.egress_server", "no selector", drop("spec/selector"), "13"),
+    _m("consumer.egress_server", "no selector", drop("spec/selector"), "1", "12", "13", "admission", "reach"),
+    _m("consumer.egress_server", "the Pods of namesakes", NAMESAKES, "1", "12", "13", "admission", "reach"),
     _m(
         "consumer.egress_server",
         "a selector that no Pod has",
@@ -724,6 +729,9 @@ MUTATIONS = (
     ),
     _m("consumer.virtual_ip_service", "selects Pods", put("spec/selector", {"app": "db"}), "15"),
     # ProviderIngress
+    _m(
+        "provider.public_server", "the Pods of namesakes", NAMESAKES, "1", "11", "12", "13", "limits", "reach"
+    ),
     _m("provider.public_server", "no consumer is named", drop(f"{SERVER}/tls/subjectAltNames"), "4"),
     _m("provider.public_server", "an empty list of consumers", put(f"{SERVER}/tls/subjectAltNames", []), "4"),
     _m("provider.public_server", "mode SIMPLE", put(f"{SERVER}/tls/mode", "SIMPLE"), "4"),
@@ -846,6 +854,13 @@ MUTATIONS = (
         put("spec/selector/matchLabels", {"app": "none"}),
         "kept-up",
     ),
+    _m(
+        "gateway.autoscaler",
+        "measures containers that request nothing",
+        put("spec/metrics/0", {"type": "Resource", "resource": {"name": "cpu"}}),
+        "kept-up",
+        sample=UPSTREAMS,
+    ),
     _m("gateway.autoscaler", "scales something else", put("spec/scaleTargetRef/name", "gateway"), "kept-up"),
     _m("gateway.network_policy", "istiod is out of reach", drop("spec/egress/1"), "health"),
     _m("gateway.network_policy", "no client may enter", drop("spec/ingress/0"), "reach"),
@@ -913,6 +928,19 @@ MUTATIONS = (
         "1",
         "13",
         "reach",
+    ),
+    _m(
+        "upstream.server",
+        "the Pods of namesakes",
+        NAMESAKES,
+        "1",
+        "12",
+        "13",
+        "admission",
+        "limits",
+        "opa",
+        "reach",
+        "strict",
     ),
     _m("upstream.server", "plain text from the mesh", put(f"{SERVER}/tls", {}), "10", "19", "reach"),
     _m("upstream.access_policy", "admits everyone", put("spec/rules", []), "admission"),
@@ -1010,14 +1038,14 @@ MUTATIONS = (
     _m(
         "gateway.deployment",
         "the readiness port knows no PROXY protocol",
-        drop(f"{POD}/containers/0/env/1"),
+        drop(f"{POD}/containers/0/env/0"),
         "client-address",
         sample=ENTRY,
     ),
     _m(
         "gateway.deployment",
         "the listener knows no PROXY protocol",
-        drop("spec/template/metadata/annotations/proxy.istio.io~config"),
+        put("spec/template/metadata/annotations/proxy.istio.io~config", '{"terminationDrainDuration":"45s"}'),
         "client-address",
         sample=FOREIGN,
     ),
@@ -1026,7 +1054,7 @@ MUTATIONS = (
         "believes any client's PROXY protocol",
         put(
             "spec/template/metadata/annotations/proxy.istio.io~config",
-            '{"gatewayTopology":{"proxyProtocol":{}}}',
+            '{"gatewayTopology":{"proxyProtocol":{}},"terminationDrainDuration":"45s"}',
         ),
         "client-address",
         sample=CONTROLLED,
@@ -1127,6 +1155,12 @@ MUTATIONS = (
         "gateway.deployment",
         "a proxy that may gain rights",
         put(f"{POD}/containers/0/securityContext/allowPrivilegeEscalation", True),
+        "pod",
+    ),
+    _m(
+        "gateway.deployment",
+        "open connections are cut",
+        drop("spec/template/metadata/annotations/proxy.istio.io~config"),
         "pod",
     ),
     _m("gateway.deployment", "no time to drain", put(f"{POD}/terminationGracePeriodSeconds", 1), "pod"),

@@ -156,6 +156,22 @@ def made_by_routes(settings: Settings) -> list[Registration]:
     return run(lambda: declare(settings, plugin_of(settings), wanted, Declared())).objects
 
 
+@pytest.mark.parametrize("adopt", [False, True])
+def test_the_servers_of_its_bindings_select_the_gateways_that_the_stack_makes_or_adopts(
+    tmp_path: Path, adopt: bool
+) -> None:
+    """Of a gateway that the stack makes, its Pods alone; the Pods of another owner's lack the stack's label."""
+    provider = samples.brokered_provider(ingressGateway={"adopt": adopt, "name": "shared"})
+    consumer = samples.brokered_consumer()
+    consumer["consumer"]["egressGateway"] = {"adopt": adopt, "name": "shared"}
+    for raw, namespace in ((provider, "mesh-ingress"), (consumer, "mesh-egress")):
+        (tmp_path / namespace).mkdir()
+        made = made_by_routes(read(tmp_path / namespace, deployment(raw)))
+        (server,) = [item.inputs["spec"] for item in made if item.object[0] == "Gateway"]
+        own = {} if adopt else {"meshbridge.io/namespace": namespace}
+        assert server["selector"] == {"istio": "shared", **own}
+
+
 @pytest.mark.parametrize("name", ["standalone", "plugin", "provider", "provider, adopted gateway"])
 def test_rights_are_exactly_for_what_bindings_are_made_of(tmp_path: Path, name: str) -> None:
     wanted = deployment(SAMPLES[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -50,14 +51,21 @@ class TestDeployment:
     def test_annotations_of_the_stack_do_not_turn_injection_off(self) -> None:
         workload = Workload(pod_annotations={"inject.istio.io/templates": "sidecar", "team": "net"})
         annotations = pod(egress(workload=workload))["metadata"]["annotations"]
-        assert annotations == {"inject.istio.io/templates": "gateway", "team": "net"}
+        assert (annotations["inject.istio.io/templates"], annotations["team"]) == ("gateway", "net")
 
     def test_pods_outlive_their_draining(self) -> None:
-        template = pod(egress(workload=Workload(drain_seconds=120)))["spec"]
-        assert {"name": "TERMINATION_DRAIN_DURATION_SECONDS", "value": "120"} in template["containers"][0][
-            "env"
-        ]
-        assert template["terminationGracePeriodSeconds"] > 120
+        """Istio reads it from the Pod's annotation (`ProxyConfig`, meshConfig's reference); pilot-agent knows no environment
+        variable for it."""
+        template = pod(egress(workload=Workload(drain_seconds=120)))
+        said = json.loads(template["metadata"]["annotations"]["proxy.istio.io/config"])
+        assert said == {"terminationDrainDuration": "120s"}
+        assert "env" not in template["spec"]["containers"][0]
+        assert template["spec"]["terminationGracePeriodSeconds"] > 120
+
+    def test_settings_of_the_stack_take_the_place_of_the_proxys_own(self) -> None:
+        said = {"proxy.istio.io/config": "terminationDrainDuration: 9s"}
+        annotations = pod(egress(workload=Workload(pod_annotations=said)))["metadata"]["annotations"]
+        assert said.items() <= annotations.items()
 
     def test_nodes_are_chosen_only_when_asked(self) -> None:
         assert "nodeSelector" not in pod(egress())["spec"]

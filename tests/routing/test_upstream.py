@@ -118,6 +118,16 @@ class TestPods:
         template = spec(deployment(upstream.workload(gateway)))["template"]
         assert template["spec"]["volumes"] == [{"name": "policy", "configMap": {"name": "rules"}}]
 
+    def test_opa_s_health_is_found_in_every_ip_family(self) -> None:
+        """An address without a host is all of both (OPA's "Command Line", `--diagnostic-addr`)."""
+        opa = self.containers(opa={"image": "opa:1", "configMap": "rules"})["opa"]
+        assert "--diagnostic-addr=:8282" in opa["args"]
+        assert opa["readinessProbe"]["httpGet"]["port"] == 8282
+
+    def test_any_image_s_probe_runs_as_a_user_of_whom_the_kubelet_knows_that_it_is_not_root(self) -> None:
+        found = self.containers(readiness={"image": "p:1", "command": ["/p"]})
+        assert found["upstream-probe"]["securityContext"]["runAsUser"] > 0
+
     def test_every_container_is_restricted(self) -> None:
         found = self.containers(
             opa={"image": "opa:1", "configMap": "rules"}, readiness={"image": "p:1", "command": ["/p"]}

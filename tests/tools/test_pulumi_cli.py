@@ -3,13 +3,14 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.tools.conftest import Machine
 from tools import cache, go_build, pulumi_cli
-from tools.errors import DownloadError, GoMissingError
+from tools.errors import DownloadError, GoMissingError, ToolError
 from tools.modules import PULUMI
 from tools.progress import Detail, Progress
 from tools.pulumi_cli import Cli
@@ -110,6 +111,16 @@ def test_what_is_cached_is_not_fetched_again(machine: Machine) -> None:
 
     downloaded = downloaded_in_cache(machine)
     assert pulumi_cli.ensure(machine.progress, no_download) == Cli(downloaded, "download")
+
+
+@pytest.mark.parametrize("in_cache", [downloaded_in_cache, built_in_cache])
+def test_a_cached_folder_that_lost_its_program_is_named(
+    machine: Machine, in_cache: Callable[[Machine], Path]
+) -> None:
+    executable = in_cache(machine)
+    executable.unlink()
+    with pytest.raises(ToolError, match=rf"{executable.parent} lacks pulumi; delete that folder"):
+        pulumi_cli.ensure(machine.progress, no_download)
 
 
 @pytest.mark.parametrize("folder", ["pulumi", "pulumi/bin"])

@@ -264,6 +264,76 @@ SECTIONS: dict[str, tuple[Case, ...]] = {
             {"uri": "postgresql://u:p@/x?host=local-a:5555&host=local-b:5555"},
         ),
         Case(
+            "Ports item by item, an empty one being the default, in the query above the authority's",
+            PG2,
+            {
+                "uri": "postgresql://a.example,b.example:6000/x?port=,5432",
+                "dsn": "host=elsewhere.example,b.example port=6000,",
+                "one": "postgres://a.example:6000/x?port=",
+            },
+            {
+                "uri": "postgresql://local-a,local-b:6000/x?port=5555,5555",
+                "dsn": "host=elsewhere.example,local-b port=6000,5555",
+                "one": "postgres://local-a:6000/x?port=5555",
+            },
+        ),
+        Case(
+            "A port in the query that is none, or that contradicts itself, is not known",
+            PG,
+            {
+                "a": "postgres://db.example/x?port=05432",
+                "b": "postgres://db.example/x?port=%35432",
+                "c": "postgres://db.example/x?port=5432&port=6000",
+            },
+            None,
+            ((NO_PORT, "credentials.a"), (NO_PORT, "credentials.b"), (NO_PORT, "credentials.c")),
+        ),
+        Case(
+            "Percent-encoded separators, and whatever else makes a host none: left, and said",
+            PG,
+            {
+                "a": "postgresql+psycopg2://u:p@/x?host=db.example%3A5432",
+                "b": "postgresql:///x?host=db.example%2Cb.example&port=5432",
+                "c": "postgres://db.example|b.example/x",
+            },
+            None,
+            (
+                (NOT_UNDERSTOOD, "credentials.a"),
+                (NOT_UNDERSTOOD, "credentials.b"),
+                (NOT_UNDERSTOOD, "credentials.c"),
+                (UNUSED, "endpoint_mappings[0]"),
+            ),
+        ),
+        Case(
+            "PHP, with semicolons and with blanks",
+            PG,
+            {
+                "a": "pgsql:host=db.example;port=5432;dbname=x",
+                "b": "pgsql:host=db.example port=5432 dbname=x",
+                "c": "pgsql:host=db.example port=6000",
+            },
+            {
+                "a": "pgsql:host=local;port=5555;dbname=x",
+                "b": "pgsql:host=local port=5555 dbname=x",
+                "c": "pgsql:host=db.example port=6000",
+            },
+            ((NOT_MAPPED, "credentials.c"),),
+        ),
+        Case(
+            "Passwords in quotes or braces that hold them doubled, and one that only begins so",
+            PG,
+            {
+                "a": 'Host=db.example;Password="a"";Host=db.example;Port=5432;";Port=5432',
+                "b": "Driver={PostgreSQL};Server=db.example;Pwd={a}};Server=db.example;Port=1};Port=5432",
+                "c": "Host=db.example;Password={a;Port=5432",
+            },
+            {
+                "a": 'Host=local;Password="a"";Host=db.example;Port=5432;";Port=5555',
+                "b": "Driver={PostgreSQL};Server=local;Pwd={a}};Server=db.example;Port=1};Port=5555",
+                "c": "Host=local;Password={a;Port=5555",
+            },
+        ),
+        Case(
             "A keyword string",
             PG,
             {"dsn": "host=db.example port=5432 dbname=x password='a b \\' host=db.example'"},
@@ -715,6 +785,25 @@ SECTIONS: dict[str, tuple[Case, ...]] = {
             {"host": "db.example", "port": 5432, "server_name": "db.example"},
             {"host": "local", "port": 5555, "server_name": "db.example"},
             ((NOT_UNDERSTOOD, "credentials.server_name"),),
+        ),
+        Case(
+            "Options of TLS in an object of their own",
+            PG,
+            {
+                "a": {"host": "db.example", "port": 5432, "ssl": {"mode": "verify-full"}},
+                "b": {"host": "db.example", "port": 5432, "tls": {"enabled": True}},
+                "c": {"host": "db.example", "port": 5432, "tls": {"enabled": False}},
+                "d": {"host": "db.example", "port": 5432, "ssl": {"rejectUnauthorized": False}},
+                "e": {"host": "db.example", "port": 5432, "tls": {"serverName": "db.internal"}},
+            },
+            {
+                "a": {"host": "local", "port": 5555, "ssl": {"mode": "verify-full"}},
+                "b": {"host": "local", "port": 5555, "tls": {"enabled": True}},
+                "c": {"host": "local", "port": 5555, "tls": {"enabled": False}},
+                "d": {"host": "local", "port": 5555, "ssl": {"rejectUnauthorized": False}},
+                "e": {"host": "local", "port": 5555, "tls": {"serverName": "db.internal"}},
+            },
+            ((TLS, "credentials.a.host"), (TLS, "credentials.b.host")),
         ),
         Case(
             "The name for TLS, where it is stated apart",

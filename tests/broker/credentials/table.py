@@ -78,9 +78,9 @@ Before a scheme, `jdbc:` and names of drivers' modes may stand (`jdbc:mysql:load
 
 The certificate's name counts as checked (`tls-name`) for `amqps`, `rediss`, `https`, `wss`, `sasl_ssl` and `sqlserver` URLs, and with
 `sslmode=verify-full` or `VERIFY_IDENTITY` (in any client's spelling), `sslrootcert=system`, `ssl=true`, `tls=true`,
-`encrypt=true`, `security.protocol=SSL` or `SASL_SSL`; in a URL, a keyword string or the members around it. It does not when
+`encrypt=true`, `security.protocol=SSL` or `SASL_SSL`; in a URL, a keyword string or the members around it, an object `ssl` or `tls` among them. It does not when
 an option turns the check off (`verify=verify_none`, `ssl_cert_reqs=none`, `ssl_check_hostname=false`, `tlsAllowInvalidHostnames`,
-`tlsInsecure`, `trustServerCertificate`, `encrypt=false`, `ssl.endpoint.identification.algorithm=` …), another `sslmode` is said, or the
+`tlsInsecure`, `rejectUnauthorized=false`, `trustServerCertificate`, `encrypt=false`, `ssl.endpoint.identification.algorithm=` …), another `sslmode` is said, or the
 name is stated apart (`hostaddr` beside `host`, `server_name_indication`, `tls_server_name`, `sni`, `hostNameInCertificate`, `sslHost`).
 """
 

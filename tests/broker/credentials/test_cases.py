@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,25 @@ def test_too_many_pairs() -> None:
     }
     with pytest.raises(ComplexityError, match="more than 10000 hosts and ports"):
         adapt(value, mappings(PG))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("postgres://db.example/x?" + "a" * 300_000, id="a parameter without a value"),
+        pytest.param(
+            "jdbc:sqlserver://db.example;" + "a={;" * 75_000, id="braces in a URL that are not closed"
+        ),
+        pytest.param("Host=db.example;" + "a={x;" * 60_000, id="braces that are not closed"),
+        pytest.param('a="x;' * 60_000 + "Host=db.example", id="quotes that are closed elsewhere"),
+        pytest.param("a" + " " * 300_000 + ";Host=db.example", id="a name without a value"),
+    ],
+)
+def test_time_grows_with_the_text_not_with_its_square(text: str) -> None:
+    """The square of these takes minutes."""
+    began = time.process_time()
+    adapt({"uri": text}, mappings(PG), refuse=())
+    assert time.process_time() - began < 15
 
 
 @pytest.mark.parametrize("error", [MappingsError, ComplexityError, RefusedError])

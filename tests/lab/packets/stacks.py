@@ -17,7 +17,7 @@ from lab.lab import CONSUMER_ID, DATABASES, SYSTEM_DOMAIN, Lab
 
 Configuration = dict[str, Any]
 
-SMALL = {"minReplicas": 1, "maxReplicas": 1}
+SMALL = {"minReplicas": 1, "maxReplicas": 1, "drainSeconds": 6}
 SERVICES = {"mariadb": 3306, "redis": 6379, "web": 8080, "grpc": 9090}
 """Port by the name of a further service; it is exported, and imported into the namespace `shop`, under that name."""
 BACKENDS = {"web": "echo", "grpc": "echo"}

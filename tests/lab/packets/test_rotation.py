@@ -256,22 +256,24 @@ def test_provider_certificate_with_another_name(lab: Lab, load: Load) -> None:
 @pytest.fixture
 def short_lived(consumer: Cluster) -> Iterator[str]:
     """An application and the egress gateway whose workload certificates live for seconds; the application's Pod."""
-    setting = {"proxy.istio.io/config": f"proxyMetadata: {{SECRET_TTL: {WORKLOAD_LIFE}s}}"}
+    key, lives = "proxy.istio.io/config", f"proxyMetadata: {{SECRET_TTL: {WORKLOAD_LIFE}s}}"
     name = "short-lived"
     *others, deployment = applications.client("shop", name, service_account="orders-api")
-    deployment["spec"]["template"]["metadata"]["annotations"] = setting
+    deployment["spec"]["template"]["metadata"]["annotations"] = {key: lives}
     consumer.apply(*others, deployment)
-    _annotate_gateway(consumer, dict(setting))
+    before = _annotate_gateway(consumer, {key: lives})
     consumer.wait_ready("shop", name)
     yield f"shop/{name}"
     consumer.api.delete("apps/v1", "Deployment", name, "shop")
-    _annotate_gateway(consumer, dict.fromkeys(setting))
+    _annotate_gateway(consumer, {key: before[key]})
     consumer.wait_until(lambda: not consumer.pods("shop", name), "the application is gone")
 
 
-def _annotate_gateway(consumer: Cluster, annotations: dict[str, str | None]) -> None:
-    """Change the annotations of the egress gateway's Pods, and wait until there are only new ones."""
+def _annotate_gateway(consumer: Cluster, annotations: dict[str, str]) -> dict[str, str]:
+    """Change the annotations of the egress gateway's Pods, and wait until there are only new ones. Returns those before."""
     namespace, name = EGRESS_POD.split("/")
+    deployed = consumer.api.get("apps/v1", "Deployment", name, namespace) or {}
+    before: dict[str, str] = deployed["spec"]["template"]["metadata"]["annotations"]
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
     patch = {"spec": {"template": {"metadata": {"annotations": annotations}}}}
     consumer.api.request("PATCH", path, patch, "application/merge-patch+json")
@@ -290,6 +292,7 @@ def _annotate_gateway(consumer: Cluster, annotations: dict[str, str | None]) -> 
 
     consumer.wait_until(rolled_out, "the egress gateway's new Pod serves")
     consumer.wait_until(lambda: _ping(consumer) == "PONG", "and is used", 60)
+    return before
 
 
 def _presents(serial: str) -> Callable[[Line], bool]:
