@@ -33,15 +33,15 @@ def binding_path(instance_id: str, binding_id: str) -> str:
 def is_below_v2(path: str) -> bool:
     """Whether a path, not percent-encoded, is the API's, however many slashes it has: below `/v2` or
     `/v1/osb/<broker id>/v2`."""
-    segments = [segment for segment in path.split("/") if segment]
+    segments = _segments(path)
     return segments[:1] == ["v2"] or (segments[:2] == ["v1", "osb"] and segments[3:4] == ["v2"])
 
 
 def has_capitals(path: str) -> bool:
     """Whether a path, not percent-encoded, is the API's for programs that ignore case, though its words have capitals."""
-    segments = [segment for segment in path.split("/") if segment]
     if not is_below_v2(path.lower()):
         return False
+    segments = _segments(path)
     version = 3 if segments[0].lower() == "v1" else 0
     words = [*segments[: min(version, 2)], segments[version], *segments[version + 1 :: 2]]
     return any(word != word.lower() for word in words)
@@ -51,3 +51,7 @@ def speaks(version: str | None) -> bool:
     """Whether a caller of this version is understood: every 2.x (OSB "API Version Header")."""
     found = _VERSION.fullmatch(version or "")
     return found is not None and found[1] == "2"
+
+
+def _segments(path: str) -> list[str]:
+    return [segment for segment in path.split("/") if segment]

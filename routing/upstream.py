@@ -115,16 +115,20 @@ class UpstreamGateway:
     @property
     def client_namespaces(self) -> list[str]:
         """Every namespace that routes to this gateway, with its own, sorted."""
-        entry = [self.upstream.ingress.namespace] if self.upstream.ingress else []
-        return sorted({self.namespace, *entry, *(client.namespace for client in self.upstream.clients)})
+        return sorted(
+            {self.namespace, *self._entries, *(client.namespace for client in self.upstream.clients)}
+        )
 
     @property
     def foreign_namespaces(self) -> list[str]:
         """Every namespace but its own in which it has objects, sorted."""
-        upstream = self.upstream
-        entry = [upstream.ingress.namespace] if upstream.ingress else []
-        confined = [client.namespace for client in upstream.clients] if upstream.confine_clients else []
-        return sorted({*entry, *confined})
+        confined = self.upstream.clients if self.upstream.confine_clients else ()
+        return sorted({*self._entries, *(client.namespace for client in confined)})
+
+    @property
+    def _entries(self) -> list[str]:
+        """The namespace of the ingress gateway that calls this one, if there is one."""
+        return [self.upstream.ingress.namespace] if self.upstream.ingress else []
 
     @property
     def peer(self) -> str:
