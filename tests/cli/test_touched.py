@@ -64,28 +64,29 @@ def test_a_stack_whose_file_is_removed_is_said_apart(others: list[str]) -> None:
     assert "removed" not in found.changed
 
 
+def git(repository: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", repository, *identity, *arguments], check=True, capture_output=True)
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    def git(*arguments: str) -> None:
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True, capture_output=True)
-
-    git("init", "--quiet", "--initial-branch", "main")
+    git(tmp_path, "init", "--quiet", "--initial-branch", "main")
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "old name.txt").write_text("some content that git could see as renamed\n")
     (tmp_path / "stacks").mkdir()
     (tmp_path / "stacks" / "Pulumi.gone.yaml").write_text("config: {}\n")
-    git("add", ".")
-    git("commit", "--quiet", "-m", "one")
-    git("checkout", "--quiet", "-b", "change")
-    git("mv", "docs/old name.txt", "docs/née.txt")
-    git("rm", "stacks/Pulumi.gone.yaml")
-    git("commit", "--quiet", "-m", "two")
-    git("checkout", "--quiet", "main")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "one")
+    git(tmp_path, "checkout", "--quiet", "-b", "change")
+    git(tmp_path, "mv", "docs/old name.txt", "docs/née.txt")
+    git(tmp_path, "rm", "stacks/Pulumi.gone.yaml")
+    git(tmp_path, "commit", "--quiet", "-m", "two")
+    git(tmp_path, "checkout", "--quiet", "main")
     (tmp_path / "of-main.txt").write_text("x")
-    git("add", ".")
-    git("commit", "--quiet", "-m", "meanwhile on main")
-    git("checkout", "--quiet", "change")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "meanwhile on main")
+    git(tmp_path, "checkout", "--quiet", "change")
     return tmp_path
 
 
@@ -112,13 +113,12 @@ def test_a_project_in_a_folder_of_its_repository_sees_its_own_files(
     (project / "Pulumi.yaml").write_text("name: meshbridge\nruntime: python\nstackConfigDir: stacks\n")
     (project / "stacks" / "Pulumi.a.yaml").write_text("config: {}\n")
     (project / "stacks" / "Pulumi.b.yaml").write_text("config: {}\n")
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-    for command in (["add", "."], ["commit", "--quiet", "-m", "three"]):
-        subprocess.run(["git", "-C", repository, *identity, *command], check=True, capture_output=True)
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "three")
     (project / "stacks" / "Pulumi.a.yaml").write_text("config: {x: y}\n")
     (repository / "elsewhere.py").write_text("")
-    for command in (["add", "."], ["commit", "--quiet", "-m", "four"]):
-        subprocess.run(["git", "-C", repository, *identity, *command], check=True, capture_output=True)
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "four")
 
     assert main(["--project", str(project), "touched", "--base", "HEAD~1"]) == ExitCode.OK
     assert capsys.readouterr().out == "a\n"
