@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+MORE_THAN_A_PIPE_HOLDS = 10_000
+"""Lines of a compiler: when it has written them all, somebody has begun to read them."""
 
 
 @pytest.mark.parametrize("program", ["cli", "broker", "pki"])
@@ -44,7 +46,9 @@ def test_a_compiler_does_not_outlive_a_command_that_is_told_to_stop(
     go = tmp_path / "go"
     go.write_text(
         "#!/bin/sh\n"
-        f'case "$1" in env|version) echo go1.26.1;; *) echo $$ > {running}; exec /bin/sleep 60;; esac\n'
+        'case "$1" in env|version) echo go1.26.1; exit;; esac\n'
+        f"for line in $(/usr/bin/seq {MORE_THAN_A_PIPE_HOLDS}); do echo go: downloading $line >&2; done\n"
+        f"echo $$ > {running}; exec /bin/sleep 60\n"
     )
     go.chmod(0o755)
     environment = {
