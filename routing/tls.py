@@ -12,6 +12,10 @@ ONLY_HERE = ["."]
 """exportTo of everything that must not be seen outside its namespace."""
 
 
+ANY_ACCOUNT = "*"
+"""In a principal of an AuthorizationPolicy, every service account of its namespace."""
+
+
 def service_host(name: str, namespace: str, cluster: Cluster) -> str:
     """The cluster-local host of a Service, always fully qualified."""
     return f"{name}.{namespace}.svc.{cluster.domain}"
@@ -87,15 +91,14 @@ def deny_others(
 
     For gateways of one server: Istio puts every policy of a gateway into each of its filter chains.
     It denies rather than allows, because the first ALLOW policy would close the gateway for every other route.
+    A whole namespace is the beginning of its principals: `notNamespaces` would admit its namesakes of other trust domains.
     """
-    source: dict[str, Json] = {}
-    namespaces = [client.namespace for client in clients if not client.service_accounts]
-    principals = [principal(cluster, c.namespace, account) for c in clients for account in c.service_accounts]
-    principals += more
-    if namespaces:
-        source["notNamespaces"] = namespaces
-    if principals:
-        source["notPrincipals"] = principals
+    admitted = [
+        principal(cluster, client.namespace, account)
+        for client in clients
+        for account in client.service_accounts or [ANY_ACCOUNT]
+    ]
+    source: dict[str, Json] = {"notPrincipals": [*admitted, *more]}
     return {
         "selector": {"matchLabels": dict(selector)},
         "action": "DENY",

@@ -754,34 +754,36 @@ def only_clients_are_admitted(mesh: Mesh) -> Iterator[str]:
         for host in server["hosts"]:
             clients = [a for a in mesh.agreed("Application") if a["sni"] == host]
             for deployment in mesh.workloads_of(gateway):
-                for namespace, account, expected in _probes(clients):
+                for identity, expected in _probes(mesh, clients):
                     try:
-                        known = mesh.admits(deployment, server, namespace, account)
+                        known = mesh.admits(deployment, server, identity)
                     except Broken as reason:
                         yield str(reason)
                         continue
-                    admitted = known and mesh.denial(deployment, namespace, account, host) is None
+                    admitted = known and mesh.denial(deployment, identity, host) is None
                     if admitted != expected:
                         verb = "admits" if admitted else "refuses"
-                        yield f"{name_of(gateway)}: {verb} {namespace}/{account} to {host}"
+                        yield f"{name_of(gateway)}: {verb} {identity} to {host}"
     for policy in mesh.all("AuthorizationPolicy"):
         if policy["spec"].get("action", "ALLOW") == "ALLOW":
             yield f"{name_of(policy)}: the first ALLOW policy denies every other route"
 
 
-def _probes(clients: list[dict[str, object]]) -> Iterator[tuple[str, str, bool]]:
-    """Namespaces and service accounts to try, and whether they are to be admitted."""
-    yield STRANGER, STRANGER, False
+def _probes(mesh: Mesh, clients: list[dict[str, object]]) -> Iterator[tuple[str, bool]]:
+    """SPIFFE IDs to try, and whether they are to be admitted."""
+    yield mesh.spiffe(STRANGER, STRANGER), False
     open_namespaces = {client["namespace"] for client in clients if not client["serviceAccounts"]}
     for client in clients:
         namespace = str(client["namespace"])
         accounts = client["serviceAccounts"]
         assert isinstance(accounts, list)
-        yield STRANGER, accounts[0] if accounts else "default", False
-        yield f"{namespace}-{STRANGER}", accounts[0] if accounts else "default", False
-        yield namespace, STRANGER, namespace in open_namespaces
-        for account in accounts or ["default"]:
-            yield namespace, account, True
+        account = accounts[0] if accounts else "default"
+        yield mesh.spiffe(STRANGER, account), False
+        yield mesh.spiffe(f"{namespace}-{STRANGER}", account), False
+        yield f"spiffe://{STRANGER}.example/ns/{namespace}/sa/{account}", False
+        yield mesh.spiffe(namespace, STRANGER), namespace in open_namespaces
+        for each in accounts or ["default"]:
+            yield mesh.spiffe(namespace, each), True
 
 
 def _imported(mesh: Mesh) -> Iterator[tuple[Object, Object, str]]:

@@ -271,8 +271,8 @@ class Mesh:
 
     # Admission
 
-    def admits(self, deployment: Object, server: Object, namespace: str, account: str) -> bool:
-        """Whether a server takes a workload's certificate in the handshake. Raises Broken where Envoy refuses the listener."""
+    def admits(self, deployment: Object, server: Object, identity: str) -> bool:
+        """Whether a server takes the certificate of a SPIFFE ID in the handshake. Raises Broken where Envoy refuses the listener."""
         untyped = [{"exact": name} for name in (server.get("tls") or {}).get("subjectAltNames") or ()]
         typed: list[Object] = []
         for context in self._chain_patches(deployment, server):
@@ -281,7 +281,6 @@ class Mesh:
             typed += validation.get("match_typed_subject_alt_names") or ()
         # Envoy ignores untyped matchers beside typed ones; a SPIFFE ID is a URI.
         matchers = [each["matcher"] if each["san_type"] == "URI" else {} for each in typed] or untyped
-        identity = self.spiffe(namespace, account)
         return not matchers or any(
             identity == matcher.get("exact")
             or ("prefix" in matcher and identity.startswith(matcher["prefix"]))
@@ -310,9 +309,8 @@ class Mesh:
                         raise Broken(f"{name_of(item)}: the chain gets the transport socket {socket['name']}")
                     yield socket["typed_config"]["common_tls_context"]
 
-    def denial(self, deployment: Object, namespace: str, account: str, sni: str) -> str | None:
-        """Why the AuthorizationPolicies of a Deployment refuse a client, None when they do not."""
-        identity = self.spiffe(namespace, account).removeprefix("spiffe://")
+    def denial(self, deployment: Object, identity: str, sni: str) -> str | None:
+        """Why the AuthorizationPolicies of a Deployment refuse a SPIFFE ID, None when they do not."""
         allowing: list[Object] = []
         for policy in self.all("AuthorizationPolicy"):
             selector = (policy["spec"].get("selector") or {}).get("matchLabels")
@@ -320,9 +318,7 @@ class Mesh:
                 selector, pod_labels(deployment)
             ):
                 continue
-            matched = any(
-                _matches(rule, namespace, identity, sni) for rule in policy["spec"].get("rules") or ()
-            )
+            matched = any(_matches(rule, identity, sni) for rule in policy["spec"].get("rules") or ())
             if policy["spec"].get("action", "ALLOW") == "DENY" and matched:
                 return f"{name_of(policy)} denies {identity}"
             if policy["spec"].get("action", "ALLOW") == "ALLOW":
@@ -360,9 +356,10 @@ class Mesh:
         gateway, server = self._chain(deployment, hop.port["port"], str(hop.tls.get("sni")))
         if (server.get("tls") or {}).get("mode") != "ISTIO_MUTUAL":
             raise Broken(f"{name_of(gateway)} does not speak the mesh's TLS")
-        if not self.admits(deployment, server, namespace, account):
-            raise Broken(f"{name_of(gateway)} does not know {self.spiffe(namespace, account)}")
-        denied = self.denial(deployment, namespace, account, str(hop.tls.get("sni")))
+        identity = self.spiffe(namespace, account)
+        if not self.admits(deployment, server, identity):
+            raise Broken(f"{name_of(gateway)} does not know {identity}")
+        denied = self.denial(deployment, identity, str(hop.tls.get("sni")))
         if denied:
             raise Broken(denied)
         return self.end_behind(deployment, gateway, server, server["hosts"][0])
@@ -454,17 +451,27 @@ def _captures(match: Object, service: Object, port: int) -> bool:
     return match.get("port", port) == port and inside
 
 
-def _matches(rule: Object, namespace: str, identity: str, sni: str) -> bool:
+def _matches(rule: Object, identity: str, sni: str) -> bool:
+    principal = identity.removeprefix("spiffe://")
+    namespace = principal.split("/")[2]
     sources = [item["source"] for item in rule.get("from") or ()] or [{}]
     source_matches = any(
         namespace not in source.get("notNamespaces", ())
-        and identity not in source.get("notPrincipals", ())
+        and not _is_one_of(source.get("notPrincipals", ()), principal)
         and namespace in source.get("namespaces", [namespace])
-        and identity in source.get("principals", [identity])
+        and _is_one_of(source.get("principals", [principal]), principal)
         for source in sources
     )
     conditions = [item for item in rule.get("when") or () if item["key"] == "connection.sni"]
     return source_matches and all(sni in item.get("values", [sni]) for item in conditions)
+
+
+def _is_one_of(principals: Iterable[str], principal: str) -> bool:
+    """A trailing `*` stands for whatever follows (Istio's "Authorization Policy", Source)."""
+    return any(
+        principal.startswith(each.removesuffix("*")) if each.endswith("*") else principal == each
+        for each in principals
+    )
 
 
 def policy_permits(policy: Object, direction: str, peer: Mapping[str, Any], port: int) -> bool:

@@ -340,6 +340,16 @@ def _policy(endpoint: ConsumerEndpoint) -> Manifest:
     return security("AuthorizationPolicy", endpoint.name, endpoint.gateway.namespace, spec)
 
 
+def _by_namespace(source: Any) -> dict[str, Any]:
+    """Whole namespaces by their names alone, which other trust domains have too."""
+    whole = [each for each in source["notPrincipals"] if each.endswith("/*")]
+    named = [each for each in source["notPrincipals"] if not each.endswith("/*")]
+    return {
+        **({"notNamespaces": [each.split("/")[2] for each in whole]} if whole else {}),
+        **({"notPrincipals": named} if named else {}),
+    }
+
+
 UPSTREAM_WORKLOAD = upstream.workload
 AWS_PREFIX = "service.beta.kubernetes.io~aws-load-balancer-"
 TLS = "spec/trafficPolicy/tls"
@@ -945,6 +955,12 @@ MUTATIONS = (
     _m("upstream.server", "plain text from the mesh", put(f"{SERVER}/tls", {}), "10", "19", "reach"),
     _m("upstream.access_policy", "admits everyone", put("spec/rules", []), "admission"),
     _m("upstream.access_policy", "ALLOW instead of DENY", put("spec/action", "ALLOW"), "admission", "reach"),
+    _m(
+        "upstream.access_policy",
+        "namesakes of other trust domains",
+        change("spec/rules/0/from/0/source", _by_namespace),
+        "admission",
+    ),
     _m(
         "upstream.access_policy",
         "denies another SNI",

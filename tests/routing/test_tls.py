@@ -64,7 +64,7 @@ class TestAdmission:
         policy = tls.deny_others(CLUSTER, {"istio": "egress"}, "h.example", [OPEN])
         assert policy["rules"] == [
             {
-                "from": [{"source": {"notNamespaces": ["desk"]}}],
+                "from": [{"source": {"notPrincipals": ["shop.example/ns/desk/sa/*"]}}],
                 "when": [{"key": "connection.sni", "values": ["h.example"]}],
             }
         ]
@@ -75,10 +75,10 @@ class TestAdmission:
     def test_both_kinds_of_client_must_be_missed_before_a_workload_is_denied(self) -> None:
         policy = tls.deny_others(CLUSTER, {"istio": "egress"}, "h.example", [NAMED, OPEN], ["x/ns/in/sa/gw"])
         source = {
-            "notNamespaces": ["desk"],
             "notPrincipals": [
                 "shop.example/ns/shop/sa/api",
                 "shop.example/ns/shop/sa/worker",
+                "shop.example/ns/desk/sa/*",
                 "x/ns/in/sa/gw",
             ],
         }
