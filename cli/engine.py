@@ -229,6 +229,11 @@ def failure(what: str, done: process.Finished, stack: str = "STACK") -> CliError
             f"Wait for it; if it was killed, remove the lock with: python -m cli unlock {stack}",
             ExitCode.LOCKED,
         )
+    if "incorrect passphrase" in done.errors:
+        return CliError(
+            f"{what}: its secrets were encrypted with another passphrase than that of {PHRASE} or {PHRASE_FILE}.",
+            "Set one of them to the passphrase that the stack was made with, or unset both where it was made without.",
+        )
     reason = done.errors.strip() or "the engine's messages above say why"
     return CliError(f"{what}: {reason}", "Correct it and run the command again.")
 

@@ -228,6 +228,15 @@ def test_a_locked_stack(root: Path, answer: Answer, capsys: pytest.CaptureFixtur
     assert "python -m cli unlock example-b" in said
 
 
+def test_another_passphrase(root: Path, answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
+    error = "error: getting stack configuration: get stack secrets manager: incorrect passphrase"
+    answer("up", 255, err=error)
+    assert cli(root, "up", "example-b") == ExitCode.FAILED
+    said = capsys.readouterr().err
+    assert "PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE" in said
+    assert "unset both" in said
+
+
 def test_unlock(root: Path, tmp_path: Path, answer: Answer) -> None:
     assert cli(root, "unlock", "example-b") == ExitCode.FAILED
     cli(root, "up", "example-b")

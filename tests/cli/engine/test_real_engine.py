@@ -182,6 +182,10 @@ def test_a_secret_is_in_no_output(checkout: Checkout, tmp_path: Path) -> None:
     assert Plan.model_validate_json(saved).count("update") == 1
     assert "hunter" not in output + errors + saved
     assert not (checkout.root / ".state/passphrase").exists()
+    checkout.environment["PULUMI_CONFIG_PASSPHRASE"] = "another"
+    code, _, errors = checkout.run("up", "prod")
+    assert code == ExitCode.FAILED
+    assert "another passphrase than that of PULUMI_CONFIG_PASSPHRASE" in errors
 
 
 def test_a_program_that_fails_says_why_first(checkout: Checkout) -> None:
