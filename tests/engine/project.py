@@ -144,8 +144,8 @@ class Stack:
 class Project:
     """A project folder with the repository's program, stacks of its own, and a `file://` backend."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str], *, at_the_end: bool = False) -> None:
-        """at_the_end: save the state once a run instead of twice a changed resource."""
+    def __init__(self, directory: Path, environment: Mapping[str, str], *, checkpoints: bool = False) -> None:
+        """checkpoints: save the state twice a changed resource, as Pulumi does by itself, instead of once a run."""
         directory.mkdir(exist_ok=True)
         self.directory = directory
         tools.link_program(directory)
@@ -153,7 +153,7 @@ class Project:
         (directory / "state").mkdir()
         self.environment = {
             **environment,
-            **(SAVED_AT_THE_END if at_the_end else {}),
+            **({} if checkpoints else SAVED_AT_THE_END),
             "PULUMI_BACKEND_URL": tools.state_url(directory / "state"),
             "PULUMI_CONFIG_PASSPHRASE": "test",
             "PULUMI_ENABLE_STREAMING_JSON_PREVIEW": "true",

@@ -27,7 +27,7 @@ UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 class Deploy(Protocol):
     """Makes a stack that is destroyed after the test."""
 
-    def __call__(self, name: str, config: dict[str, Any], *, at_the_end: bool = False) -> Stack: ...
+    def __call__(self, name: str, config: dict[str, Any], *, checkpoints: bool = False) -> Stack: ...
 
 
 @pytest.fixture(scope="session")
@@ -37,14 +37,15 @@ def engine() -> dict[str, str]:
 
 @pytest.fixture
 def deploy(tmp_path: Path, engine: dict[str, str], api_server: ControlPlane) -> Iterator[Deploy]:
-    """The stacks of one test, in one project; `at_the_end` chooses a project that saves its state once a run."""
+    """The stacks of one test, in one project; `checkpoints` chooses a project that saves its state at each step."""
     projects: dict[bool, Project] = {}
     made: list[Stack] = []
 
-    def new(name: str, config: dict[str, Any], *, at_the_end: bool = False) -> Stack:
-        if at_the_end not in projects:
-            projects[at_the_end] = Project(tmp_path / f"project-{at_the_end}", engine, at_the_end=at_the_end)
-        made.append(projects[at_the_end].stack(name, config))
+    def new(name: str, config: dict[str, Any], *, checkpoints: bool = False) -> Stack:
+        if checkpoints not in projects:
+            directory = tmp_path / f"project-{checkpoints}"
+            projects[checkpoints] = Project(directory, engine, checkpoints=checkpoints)
+        made.append(projects[checkpoints].stack(name, config))
         return made[-1]
 
     yield new
@@ -302,9 +303,9 @@ def test_what_was_changed_by_hand_is_found_and_repaired(
     assert stack.preview("--refresh", "--expect-no-changes").expect_success().operations == {}
 
 
-@pytest.mark.parametrize("at_the_end", [False, True], ids=["checkpoints", "saved-at-the-end"])
+@pytest.mark.parametrize("checkpoints", [True, False], ids=["checkpoints", "saved-at-the-end"])
 def test_an_engine_killed_at_any_moment_leaves_nothing_that_the_next_one_does_not_mend(
-    at_the_end: bool, deploy: Deploy, api_server: ControlPlane, fresh: NewNamespace
+    checkpoints: bool, deploy: Deploy, api_server: ControlPlane, fresh: NewNamespace
 ) -> None:
     namespace = fresh()
     egress = f"{namespace}-egress"
@@ -314,7 +315,7 @@ def test_an_engine_killed_at_any_moment_leaves_nothing_that_the_next_one_does_no
         imports = [stacks.imported(index, **more) for index in range(count)]
         return stacks.consumer(api_server.kubeconfig, namespace, imports)
 
-    stack = deploy("consumer", config(), at_the_end=at_the_end)
+    stack = deploy("consumer", config(), checkpoints=checkpoints)
 
     def killed(operation: str, moment: Callable[[], bool]) -> None:
         engine = stack.start(operation, "--yes", "--skip-preview")
@@ -359,7 +360,7 @@ def test_an_object_that_the_server_refuses_leaves_the_others_intact(
 ) -> None:
     namespace = fresh()
     good = [stacks.imported(index) for index in range(3)]
-    stack = deploy("consumer", stacks.consumer(api_server.kubeconfig, namespace, good))
+    stack = deploy("consumer", stacks.consumer(api_server.kubeconfig, namespace, good), checkpoints=True)
     stack.up().expect_success()
     before = managed(api_server, namespace)
 
@@ -388,7 +389,8 @@ def test_a_token_that_is_refused_leaves_the_state_intact(
     namespace = fresh()
     kubeconfig = tmp_path / "kubeconfig"
     api_server.kubeconfig_for(api_server.token(), kubeconfig)
-    stack = deploy("consumer", stacks.consumer(kubeconfig, namespace, [stacks.imported(0)]))
+    config = stacks.consumer(kubeconfig, namespace, [stacks.imported(0)])
+    stack = deploy("consumer", config, checkpoints=True)
     stack.up().expect_success()
     before = state_of(stack)
 
@@ -408,7 +410,8 @@ def test_an_api_server_that_is_away_leaves_the_state_intact(
     deploy: Deploy, api_server: ControlPlane, fresh: NewNamespace
 ) -> None:
     namespace = fresh()
-    stack = deploy("consumer", stacks.consumer(api_server.kubeconfig, namespace, [stacks.imported(0)]))
+    config = stacks.consumer(api_server.kubeconfig, namespace, [stacks.imported(0)])
+    stack = deploy("consumer", config, checkpoints=True)
     stack.up().expect_success()
     before = state_of(stack)
 
@@ -495,7 +498,7 @@ def test_three_hundred_endpoints_in_one_stack(
 ) -> None:
     namespace = fresh()
     many = [stacks.imported(index) for index in range(300)]
-    project = Project(tmp_path / "project", engine, at_the_end=True)
+    project = Project(tmp_path / "project", engine)
     stack = project.stack("consumer", stacks.consumer(api_server.kubeconfig, namespace, many))
     stack.up().expect_success()
     routes = api_server.api.items(ISTIO, "VirtualService", namespace)
