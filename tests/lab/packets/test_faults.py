@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,28 @@ def test_a_gateway_is_killed(lab: Lab, rejections: Rejections, load: Load, side:
     reasons = load.stop().reasons
     assert cut.reasons
     assert not [reason for reason in reasons if "Timeout" in reason or "wrong answer" in reason], reasons
+
+
+@pytest.mark.parametrize(
+    ("role", "gateway", "pod"),
+    [("consumer", "egressGateway", EGRESS_POD), ("provider", "ingressGateway", INGRESS_POD)],
+)
+def test_a_gateways_pod_is_deleted(lab: Lab, load: Load, role: str, gateway: str, pod: str) -> None:
+    """Its connections may go on for the agreed time, in which another Pod takes over."""
+    cluster: Cluster = getattr(lab, role)
+    agreed = lab.usual(role)[role][gateway]["workload"]["drainSeconds"]
+    namespace, name = pod.split("/")
+    before = cluster.pod(pod)["metadata"]["name"]
+    began = time.monotonic()
+
+    cluster.api.delete("v1", "Pod", before, namespace)
+
+    load.exchanges(1)
+    load.wait(lambda now: now.lost > 0, "the deleted Pod's connections end")
+    assert time.monotonic() - began >= agreed
+    cluster.wait_ready(namespace, name)
+    load.recovered()
+    assert cluster.pod(pod)["metadata"]["name"] != before
 
 
 def test_istiod_is_down(lab: Lab, consumer: Cluster, rejections: Rejections, load: Load) -> None:

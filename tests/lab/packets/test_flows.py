@@ -247,19 +247,3 @@ def _assert_carried(lab: Lab, direction: str) -> None:
 
     for gateway in (EGRESS, INGRESS):
         lab.consumer.wait_until(partial(logged, gateway), f"{gateway} has logged a gigabyte {direction}", 15)
-
-
-@pytest.mark.parametrize(
-    ("hop", "role", "gateway"),
-    [(EGRESS, "consumer", "egressGateway"), (INGRESS, "provider", "ingressGateway")],
-    ids=["egress", "ingress"],
-)
-def test_a_gateway_lets_its_connections_drain_for_as_long_as_was_agreed(
-    lab: Lab, hop: str, role: str, gateway: str
-) -> None:
-    agreed = lab.usual(role)[role][gateway]["workload"]["drainSeconds"]
-    cluster, pod = {"consumer": lab.consumer, "provider": lab.provider}[role], hop.partition("/")[2]
-
-    said = cluster.log_file(pod, "istio-proxy").read_text()
-
-    assert f"terminationDrainDuration: {agreed}s" in said
