@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import threading
 import time
@@ -163,6 +164,61 @@ def test_an_upstream_whose_answer_does_not_end_is_a_502(tmp_path: Path) -> None:
 
 
 def test_a_failed_unbind_upstream_leaves_the_routes_alone(chain: Chain) -> None:
+def compressed(times: int, size: int) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """An answer of so many bytes, compressed that often, and its headers."""
+    body = b"{}" + b" " * size
+    for _ in range(times):
+        body = gzip.compress(body)
+    return body, [(b"content-encoding", b", ".join([b"gzip"] * times))] if times else []
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_an_answer_that_would_fill_the_memory_is_a_502_and_its_binding_is_undone(
+    chain: Chain, times: int
+) -> None:
+    size = 8 * 2**20 if times < 2 else 0
+    body, chain.broker.more_headers = compressed(times, size)
+    chain.broker.next_answers.append((201, body))
+
+    answer = chain.platform.bind()
+
+    assert (answer.status_code, answer.json()["error"]) == (502, "UpstreamError")
+    chain.broker.more_headers = []
+    nothing_is_left(chain)
+
+
+def test_an_answer_that_is_compressed_once_is_read(chain: Chain) -> None:
+    body, chain.broker.more_headers = compressed(1, 100)
+    chain.broker.next_answers.append((200, body))
+
+    assert chain.direct.client.get("/v2/catalog").json() == {}
+
+
+def test_a_connection_that_the_upstream_is_about_to_close_is_not_used(tmp_path: Path) -> None:
+    """It keeps connections for 3 s, and closes them when the next request is on its way."""
+
+    def answer(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            began = time.monotonic()
+            while connection.recv(65536) and time.monotonic() - began < 3:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                began = time.monotonic()
+
+    def accept(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, args=(server,), daemon=True).start()
+        read = load(tmp_path, provider_settings(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}"))
+        upstream = Upstream(read)
+        for _ in range(2):
+            assert upstream.send(Call("GET", "", "/info")).status == 200
+            time.sleep(3)
+        upstream.close()
+
+
     chain.platform.bind()
     for status in (500, 400, 422, 408):
         chain.broker.next_refusals.append((status, b"{}"))
