@@ -176,6 +176,9 @@ class Reconciler:
         watcher.start()
         try:
             yield
+        except KeyboardInterrupt:  # the engine must not outlive the shard, which is given back next
+            self._deployer.kill(shard)
+            raise
         finally:
             done.set()
             watcher.join()

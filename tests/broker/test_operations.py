@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -224,3 +226,57 @@ def test_the_program_explains_itself() -> None:
 
     assert done.returncode == 0
     assert "Usage: python -m broker" in done.stdout
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_told_to_stop_leaves_neither_engine_nor_files(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    running, temporary = tmp_path / "running", tmp_path / "tmp"
+    pulumi = tmp_path / "bin" / "pulumi"
+    for folder in (pulumi.parent, temporary):
+        folder.mkdir()
+    pulumi.write_text(
+        f'#!/bin/sh\ncase "$*" in *version*) echo v3.250.0; exit;; esac\necho $$ > {running}; exec /bin/sleep 60\n'
+    )
+    pulumi.chmod(0o700)
+    file = write_settings(tmp_path / "settings.yaml", **consumer_settings(tmp_path, "http://localhost:1"))
+    log = tmp_path / "log"
+    with log.open("w") as written:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "broker", "reconcile", "--settings", str(file)],
+            env={"PATH": f"{pulumi.parent}:/usr/bin:/bin", "HOME": str(tmp_path), "TMPDIR": str(temporary)},
+            cwd=Path(__file__).parents[2],
+            stderr=written,
+        )
+    try:
+        wait_until(lambda: running.exists() and running.read_text().strip(), "the engine runs")
+        process.send_signal(number)
+        assert process.wait(30) == 130
+        assert "Traceback" not in log.read_text()
+        wait_until(lambda: not Path(f"/proc/{running.read_text().strip()}").exists(), "the engine ended", 10)
+        assert not list(temporary.iterdir())
+    finally:
+        process.kill()
+
+
+def test_a_broker_that_is_told_to_stop_before_it_serves_stops(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, uvicorn\n"
+        "run = uvicorn.Server.run\n"
+        "uvicorn.Server.run = lambda server: (os.kill(os.getpid(), signal.SIGTERM), run(server))\n"
+        "from broker.cli import main\n"
+        "main()\n"
+    )
+    (port,) = free_ports(1)
+    flags = ["--role", "forward", "--upstream", "http://localhost:1", "--listen", f"127.0.0.1:{port}"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "serve", *flags],
+        env={"PATH": "/usr/bin:/bin", "MESHBRIDGE_BROKER_ANONYMOUS": "true"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 0
+
+

@@ -382,6 +382,23 @@ def test_an_engine_ends_when_its_shard_may_be_another_replicas(store: Store) -> 
     store.close()
 
 
+def test_an_engine_ends_when_whoever_waits_for_it_is_told_to_stop(store: Store) -> None:
+    class Stopped(Cluster):
+        def _apply(self, shard: int, wanted: Sequence[Wanted], gone: Sequence[Gone]) -> list[Result]:
+            raise KeyboardInterrupt
+
+    cluster = Stopped()
+    reconciler = Reconciler(store, open_locks(store, "test"), cluster)
+    want_one(store)
+
+    with pytest.raises(KeyboardInterrupt):
+        reconciler.update(0)
+
+    assert cluster.killed == [0]
+    reconciler.stop()
+    store.close()
+
+
 def test_after_a_change_the_next_update_is_begun_and_ends_with_the_shard(store: Store) -> None:
     cluster, locks = Cluster(), Doubtful()
     reconciler = Reconciler(store, locks, cluster)
