@@ -16,6 +16,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from psycopg.abc import RV, PQGen
 from sqlalchemy import Engine, and_, create_engine, delete, event, func, or_, select, text, update
 from sqlalchemy.engine import URL, make_url
@@ -179,9 +180,9 @@ class Store:
         which cannot be taken back. Raises BusyError where somebody else changed it meanwhile.
         """
 
-        def once() -> Binding:
         flushed: list[dict[str, object]] = []
 
+        def once() -> Binding:
             with self._available(), self._sessions.begin() as session:
                 found = session.merge(binding, load=False)
                 change(found)
@@ -193,10 +194,10 @@ class Store:
         try:
             return self._patient(once, patience)
         except StaleDataError:
-            raise _changed_meanwhile() from None
             stored = self.get(binding.binding_id)
             if stored is not None and _said(stored) in flushed:  # the connection was lost after the commit
                 return stored
+            raise _changed_meanwhile() from None
 
     def remove(self, binding: Binding, patience: float = 0, *, audit: Audit | None = None) -> None:
         """Forgets a binding of which nothing is left, with its audit record in the same transaction.
@@ -307,7 +308,6 @@ def _changed_meanwhile() -> BusyError:
     return BusyError("another request changed this binding at the same time")
 
 
-def is_away(error: SQLAlchemyError) -> bool:
 def _record(session: Session, entry: Audit | None) -> None:
     """Adds an audit record. One of a transaction that failed still has its number, which is taken where that was written
     all the same, or by another record."""
@@ -331,6 +331,7 @@ def _said(binding: Binding) -> dict[str, object]:
     return {name: getattr(binding, name) for name in names}
 
 
+def is_away(error: SQLAlchemyError) -> bool:
     """Whether the database cannot be used now, so that the same may work later: not where a statement is wrong."""
     if isinstance(error, PoolTimeoutError):
         return True

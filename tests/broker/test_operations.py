@@ -17,6 +17,7 @@ import pytest
 import structlog
 
 from broker import cli, logs
+from lab.ports import free_ports
 from tests.broker import service_broker
 from tests.broker.chain import (
     BINDING,
@@ -78,7 +79,7 @@ def test_a_broker_whose_reconciler_died_has_to_be_started_again(
     assert client.get("/ready").status_code == 503
 
 
-def test_readiness_does_not_wait_in_line_with_calls(tmp_path: Path) -> None:
+def test_readiness_and_metrics_do_not_wait_in_line_with_calls(tmp_path: Path) -> None:
     chain = Chain(tmp_path, maxCalls=1)
     chain.consumer_cluster.gate = threading.Event()
     try:
@@ -86,7 +87,8 @@ def test_readiness_does_not_wait_in_line_with_calls(tmp_path: Path) -> None:
         with ThreadPoolExecutor(1) as pool:
             call = pool.submit(chain.platform.bind)
             wait_until(lambda: chain.consumer_cluster.running, "the only thread for calls waits")
-            assert chain.platform.client.get("/ready", timeout=20).status_code == 200
+            for path in ("/ready", "/metrics"):
+                assert chain.platform.client.get(path, timeout=20).status_code == 200
             assert not call.done()
             chain.consumer_cluster.gate.set()
             assert call.result().status_code == 201
@@ -190,6 +192,37 @@ def test_a_password_on_the_command_line_is_refused(command: Command, tmp_path: P
     assert f"MESHBRIDGE_BROKER_{flag[2:].upper()}" in done.stderr
 
 
+def test_a_database_that_is_away_at_the_start_is_a_message(tmp_path: Path) -> None:
+    more = {
+        "database": "postgresql+psycopg://broker@127.0.0.1:1/b",
+        "state": "postgres://broker@127.0.0.1:1/b",
+    }
+    values = consumer_settings(tmp_path, "http://localhost:1", **more)
+    file = write_settings(tmp_path / "settings.yaml", **values)
+
+    done = run("serve", "--settings", str(file))
+
+    assert (done.returncode, done.stderr) == (
+        75,
+        "error: the database is away (OperationalError); try again\n",
+    )
+
+
+def test_a_database_of_a_later_version_is_a_message(chain: Chain, tmp_path: Path) -> None:
+    chain.close()
+    file = tmp_path / "consumer" / "settings.yaml"
+    with sqlite3.connect(tmp_path / "consumer" / "broker.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+
+    done = run("serve", "--settings", str(file))
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: the database's tables are of a version that this program does not know"
+    )
+    assert "9999" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_two_processes_never_serve_one_sqlite_database(chain: Chain, tmp_path: Path) -> None:
     done = run("reconcile", "--settings", str(tmp_path / "consumer" / "settings.yaml"))
 
@@ -197,35 +230,6 @@ def test_two_processes_never_serve_one_sqlite_database(chain: Chain, tmp_path: P
     assert "another broker serves" in done.stderr
 
 
-def test_the_list_shows_what_is_wanted_and_what_is_there(
-    chain: Chain, command: Command, tmp_path: Path
-) -> None:
-    chain.platform.bind()
-
-    settings = str(tmp_path / "consumer" / "settings.yaml")
-    (row,) = json.loads(command("list", "--json", "--settings", settings).stdout)
-    assert (row["binding_id"], row["phase"], row["route"], row["virtual_ips"]) == (
-        BINDING,
-        "bound",
-        "there",
-        ["10.96.0.1"],
-    )
-    assert BINDING in command("list", "--settings", settings).stdout
-
-
-@pytest.mark.parametrize("name", ["serve", "reconcile", "list", "doctor"])
-def test_every_command_explains_itself(command: Command, name: str) -> None:
-    done = command(name, "--help")
-
-    assert done.returncode == 0
-    assert re.match(rf"Usage: .* {name} \[OPTIONS\]\n", done.stdout)
-
-
-def test_the_program_explains_itself() -> None:
-    done = run("--help")
-
-    assert done.returncode == 0
-    assert "Usage: python -m broker" in done.stdout
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_command_that_is_told_to_stop_leaves_neither_engine_nor_files(
     tmp_path: Path, number: signal.Signals
@@ -280,3 +284,32 @@ def test_a_broker_that_is_told_to_stop_before_it_serves_stops(tmp_path: Path) ->
     assert done.returncode == 0
 
 
+def test_the_list_shows_what_is_wanted_and_what_is_there(
+    chain: Chain, command: Command, tmp_path: Path
+) -> None:
+    chain.platform.bind()
+
+    settings = str(tmp_path / "consumer" / "settings.yaml")
+    (row,) = json.loads(command("list", "--json", "--settings", settings).stdout)
+    assert (row["binding_id"], row["phase"], row["route"], row["virtual_ips"]) == (
+        BINDING,
+        "bound",
+        "there",
+        ["10.96.0.1"],
+    )
+    assert BINDING in command("list", "--settings", settings).stdout
+
+
+@pytest.mark.parametrize("name", ["serve", "reconcile", "list", "doctor"])
+def test_every_command_explains_itself(command: Command, name: str) -> None:
+    done = command(name, "--help")
+
+    assert done.returncode == 0
+    assert re.match(rf"Usage: .* {name} \[OPTIONS\]\n", done.stdout)
+
+
+def test_the_program_explains_itself() -> None:
+    done = run("--help")
+
+    assert done.returncode == 0
+    assert "Usage: python -m broker" in done.stdout
