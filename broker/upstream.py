@@ -151,7 +151,9 @@ class Upstream:
             )
         self._client = httpx.Client(
             timeout=httpx.Timeout(settings.upstream_timeout, connect=5),
-            limits=httpx.Limits(max_connections=settings.max_calls, max_keepalive_connections=32),
+            limits=httpx.Limits(
+                max_connections=settings.max_calls, max_keepalive_connections=32, keepalive_expiry=KEPT
+            ),
             verify=_tls(settings),
             transport=transport,
             trust_env=False,

@@ -16,6 +16,7 @@ from broker.errors import BusyError, UnavailableError
 from broker.proxy import Proxy
 from broker.sides import Provider
 from broker.store import Audit, Binding, Phase
+from broker.upstream import Call, Upstream
 from tests.broker.chain import BINDING, Chain, Platform, load, provider_settings, served, wait_until
 from tests.broker.cluster import Cluster
 from tests.broker.service_broker import ASYNC_PLAN, ServiceBroker
@@ -163,7 +164,6 @@ def test_an_upstream_whose_answer_does_not_end_is_a_502(tmp_path: Path) -> None:
     assert (given.status_code, given.json()["error"]) == (502, "UpstreamError")
 
 
-def test_a_failed_unbind_upstream_leaves_the_routes_alone(chain: Chain) -> None:
 def compressed(times: int, size: int) -> tuple[bytes, list[tuple[bytes, bytes]]]:
     """An answer of so many bytes, compressed that often, and its headers."""
     body = b"{}" + b" " * size
@@ -219,6 +219,7 @@ def test_a_connection_that_the_upstream_is_about_to_close_is_not_used(tmp_path: 
         upstream.close()
 
 
+def test_a_failed_unbind_upstream_leaves_the_routes_alone(chain: Chain) -> None:
     chain.platform.bind()
     for status in (500, 400, 422, 408):
         chain.broker.next_refusals.append((status, b"{}"))
