@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 from broker import documents, metrics, osb, tracing
 from broker.documents import Document
 from broker.errors import UpstreamError
-from broker.settings import Settings
+from broker.settings import Settings, reading
 from broker.version import own_version
 
 Headers = Sequence[tuple[str, str]]
@@ -223,11 +223,13 @@ def versions(there: str | None) -> str:
 
 def _tls(settings: Settings) -> ssl.SSLContext:
     """What the client trusts and shows. Without TLS it trusts nobody: to read the system's authorities takes as long as
-    everything else at the start."""
+    everything else at the start. Raises SettingsError."""
     if settings.upstream_ca is None and httpx.URL(settings.upstream).scheme == "http":
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     else:
-        context = ssl.create_default_context(cafile=settings.upstream_ca)
+        with reading(settings, "upstream_ca"):
+            context = ssl.create_default_context(cafile=settings.upstream_ca)
     if settings.upstream_certificate is not None and settings.upstream_key is not None:
-        context.load_cert_chain(settings.upstream_certificate, settings.upstream_key)
+        with reading(settings, "upstream_certificate", "upstream_key"):
+            context.load_cert_chain(settings.upstream_certificate, settings.upstream_key)
     return context
