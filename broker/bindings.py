@@ -18,6 +18,7 @@ from broker.errors import BadRequestError, BrokerError, BusyError, ConflictError
 from broker.offers import Offers
 from broker.progress import (
     ASYNC,
+    BOUND_UPSTREAM,
     LEAVING,
     UNKNOWN_UPSTREAM,
     Change,
@@ -40,7 +41,6 @@ from broker.store.models import MAX_ID, is_storable
 from broker.upstream import Answer, Call, NotSentError, Upstream
 
 PREDECESSOR = "predecessor_binding_id"
-BOUND_UPSTREAM = {HTTPStatus.OK, HTTPStatus.CREATED}
 UNBOUND_UPSTREAM = {HTTPStatus.OK, HTTPStatus.GONE}
 REMOVALS = {"unbind", "deprovision"}
 REMOVED = {HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.GONE}

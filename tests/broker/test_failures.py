@@ -321,6 +321,25 @@ def test_a_failed_repetition_leaves_the_bound_route_alone(chain: Chain) -> None:
     assert chain.platform.bind().status_code == 200
 
 
+@pytest.mark.parametrize("answered", [(500, b"{}"), (200, b"garbage")])
+def test_a_failed_repetition_leaves_a_binding_without_endpoints_alone(
+    chain: Chain, answered: tuple[int, bytes]
+) -> None:
+    """It has no route, so that no row tells that somebody has its credentials."""
+    chain.broker.endpoints = []
+    assert chain.platform.bind().status_code == 201
+    chain.broker.next_answers.append(answered)
+
+    assert chain.platform.bind().status_code in {500, 502}
+    wait_until(lambda: [store.all() for store in chain.stores] == [[], []], "nothing is stored")
+    assert list(chain.broker.state.bindings) == [BINDING]
+    assert chain.platform.fetch().status_code == 200
+    assert chain.platform.unbind().status_code == 200
+    chain.broker.next_answers.append(answered)
+    assert chain.platform.bind().status_code in {500, 502}
+    nothing_is_left(chain)
+
+
 def test_nothing_is_answered_before_the_route_is_there(chain: Chain) -> None:
     chain.consumer_cluster.gate = threading.Event()
     with ThreadPoolExecutor(2) as pool:
