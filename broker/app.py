@@ -92,8 +92,9 @@ def _add_operations(app: FastAPI, proxy: Proxy, entrance: "_Entrance") -> None:
             )
         return JSONResponse({"status": "ready"})
 
-    @app.get("/metrics", include_in_schema=False, dependencies=[Depends(entrance.authenticate)])
-    def show_metrics() -> Response:
+    @app.get("/metrics", include_in_schema=False)
+    async def show_metrics(request: Request) -> Response:
+        entrance.authenticate(request)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

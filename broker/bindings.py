@@ -18,6 +18,7 @@ from broker.errors import BadRequestError, BrokerError, BusyError, ConflictError
 from broker.offers import Offers
 from broker.progress import (
     ASYNC,
+    BOUND_UPSTREAM,
     LEAVING,
     UNKNOWN_UPSTREAM,
     Change,
@@ -32,7 +33,7 @@ from broker.progress import (
     to,
 )
 from broker.reconciler import ATTEMPTS, PATIENCE, Reconciler
-from broker.records import Record, error_code
+from broker.records import Record, error_code, own_entry
 from broker.settings import Settings
 from broker.sides import Side
 from broker.store import Binding, Locks, Phase, Store
@@ -40,9 +41,8 @@ from broker.store.models import MAX_ID, is_storable
 from broker.upstream import Answer, Call, NotSentError, Upstream
 
 PREDECESSOR = "predecessor_binding_id"
-BOUND_UPSTREAM = {HTTPStatus.OK, HTTPStatus.CREATED}
 UNBOUND_UPSTREAM = {HTTPStatus.OK, HTTPStatus.GONE}
-REMOVALS = {"unbind", "unbound", "deprovision"}
+REMOVALS = {"unbind", "deprovision"}
 REMOVED = {HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.GONE}
 
 
@@ -313,6 +313,7 @@ class Bindings:
         later = binding.route is not None and _accepts_incomplete(call)
         dropped = self._drop(binding, record, HTTPStatus.ACCEPTED if later else answered.status)
         if later:
+            self._store.audit(own_entry(binding, "unbound", answered.status), PATIENCE)
             return _later(answered, dropped.operation)
         self._removed(binding)
         return answered
@@ -371,16 +372,21 @@ class Bindings:
         return found
 
     def _remembered(self, call: Call, instance_id: str, binding_id: str) -> Answer:
-        """The upstream's answer to `last_operation` of what is not stored; where it has forgotten too, what the last record
-        says: a platform that still polls shall hear the end."""
-        answered = self._upstream.send(call)
-        if answered.status not in UNKNOWN_UPSTREAM:
-            return answered
+        """The answer to `last_operation` of what is not stored: a platform that still polls shall hear the end. Of what the
+        proxy ended itself the last record tells; of the rest the upstream, and that record where it has forgotten too."""
         last = self._store.last_audited(instance_id, binding_id)
-        if last is not None and last.action in REMOVALS and last.status in REMOVED:
+        if last is not None and last.action == "unbound":
             return gone()
         if last is not None and last.action in {"undone", "bind-failed"}:
             return state("failed")
+        answered = self._upstream.send(call)
+        if (
+            answered.status in UNKNOWN_UPSTREAM
+            and last is not None
+            and last.action in REMOVALS
+            and last.status in REMOVED
+        ):
+            return gone()
         return answered
 
     def _change(self, binding: Binding, change: Change, record: Record, status: int) -> None:

@@ -110,10 +110,16 @@ def serve(
         ssl_ca_certs=str(read.tls_client_ca) if read.tls_client_ca else None,
         ssl_cert_reqs=2 if read.tls_client_ca else 0,
     )
+    with settings.reading(read, "tls_certificate", "tls_key", "tls_client_ca"):
+        config.load()
     server = uvicorn.Server(config)
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises them once more when it has stopped gracefully, which would look like a crash.
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, stop)
     try:
         server.run()
     finally:

@@ -30,7 +30,8 @@ PROFILES = "network_profiles"
 MAX_LABEL = 44
 """Longest binding id that names objects itself: `import-<index>-<id>` has at most 63 characters."""
 
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_LABEL = re.compile(r"(?!h[0-9a-f]{43}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+"""Ids that name objects themselves: DNS labels, but for those that another id's digest could be."""
 
 
 def _number(value: object) -> object:

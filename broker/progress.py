@@ -55,6 +55,7 @@ UNFINISHED = (
     Phase.UNDOING,
     Phase.WATCHED,
 )
+BOUND_UPSTREAM = {HTTPStatus.OK, HTTPStatus.CREATED}
 UNKNOWN_UPSTREAM = {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
 
 Change = Callable[[Binding], None]
@@ -164,7 +165,11 @@ class Progress:
         return changed
 
     def undo(self, binding: Binding, *, audit: Audit, unanswered: bool = False) -> None:
-        """Begins to unbind upstream what failed. unanswered: the upstream did not say whether it bound."""
+        """Begins to unbind upstream what failed. unanswered: the upstream did not say whether it bound. A binding without a
+        route that was answered before stays: only its repetition failed."""
+        if binding.phase == Phase.REQUESTED and binding.route is None and self._was_answered(binding):
+            self._store.remove(binding, PATIENCE, audit=audit)
+            return
 
         def change(found: Binding) -> None:
             found.phase = Phase.UNDOING
@@ -173,6 +178,11 @@ class Progress:
 
         self._store.change(binding, change, PATIENCE, audit=audit)
         self._reconciler.wake()
+
+    def _was_answered(self, binding: Binding) -> bool:
+        """Whether the last that is known of a binding is that it was bound."""
+        last = self._store.last_audited(binding.instance_id, binding.binding_id)
+        return last is not None and last.action in {"bind", "bound"} and last.status in BOUND_UPSTREAM
 
     @contextmanager
     def undone_unless_bound(

@@ -42,7 +42,7 @@ class Proxy:
     ) -> None:
         """deployer, transport: in place of Pulumi and of the network, for tests.
 
-        Raises DatabaseInUseError, EngineError.
+        Brings the database up to date. Raises DatabaseInUseError, EngineError, UnavailableError, VersionError.
         """
         self._settings = settings
         self._upstream = Upstream(settings, transport)
@@ -62,6 +62,7 @@ class Proxy:
         settings = self._settings
         self.store = Store(settings.database)
         self._locks = open_locks(self.store, settings.stack)
+        self.store.migrate()
         self._deployer = deployer if deployer is not None else Engine(settings)
         self._reconciler = Reconciler(
             self.store, self._locks, self._deployer, self._chores, probe_of(settings)
@@ -81,9 +82,8 @@ class Proxy:
         )
 
     def start(self) -> None:
-        """Brings the database up to date and begins to reconcile. Raises UnavailableError."""
-        if self.store is not None and self._reconciler is not None:
-            self.store.migrate()
+        """Begins to reconcile."""
+        if self._reconciler is not None:
             self._reconciler.start()
 
     def stop(self) -> None:

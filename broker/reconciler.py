@@ -127,7 +127,7 @@ class Reconciler:
                 return True
         wanted = [b for b in bindings if b.wanted and not _given_up(b)]
         self._store.mark_uncertain([b.binding_id for b in wanted if not b.settled])
-        gone = [Gone(b.binding_id, b.generation) for b in bindings if not b.wanted]
+        gone = [Gone(b.binding_id, b.generation) for b in bindings if not b.wanted and not b.settled]
         changed = sum(not b.settled for b in bindings)
         with tracing.span("update", {"meshbridge.shard": shard, "meshbridge.changed": changed}):
             results = self._apply(shard, [wanted_of(b) for b in wanted], gone, refresh=refresh)
@@ -149,7 +149,7 @@ class Reconciler:
         lost = [
             Wanted(b.binding_id, NEVER, b.attempted) for b in bindings if b.lost and b.attempted is not None
         ]
-        gone = [Gone(b.binding_id, b.generation) for b in bindings if not b.wanted and not b.lost]
+        gone = [Gone(b.binding_id, b.generation) for b in bindings if not (b.wanted or b.settled or b.lost)]
         self._store.mark_uncertain([b.binding_id for b in wanted if not b.settled])
         results = self._apply(shard, [*(wanted_of(b) for b in wanted), *lost], gone)
         self._record(self._probed(results, {b.binding_id for b in wanted if not b.settled}))
@@ -176,6 +176,9 @@ class Reconciler:
         watcher.start()
         try:
             yield
+        except KeyboardInterrupt:  # the engine must not outlive the shard, which is given back next
+            self._deployer.kill(shard)
+            raise
         finally:
             done.set()
             watcher.join()

@@ -10,11 +10,13 @@ Traces are configured by OpenTelemetry's own variables (`OTEL_*`), see `broker/t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
+import httpx
 import yaml
 from pydantic import (
     AfterValidator,
@@ -34,6 +36,8 @@ from pydantic_settings import (
     SecretsSettingsSource,
     SettingsConfigDict,
 )
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from broker.credentials import REFUSED_BY_DEFAULT, Code
 from config import (
@@ -48,6 +52,7 @@ from config import (
     Limits,
     Provider,
 )
+from config.broker import upstream_timeout
 from config.errors import refuse
 from config.types import Duration, Host, Identity, Label, Listener, NonEmpty, Port, Positive
 
@@ -57,11 +62,11 @@ URLS = ("database", "state")
 """Settings that are secret where they carry a password."""
 PASSWORD_PARAMETERS = {"password", "passwd", "pwd", "sslpassword", "secret"}
 """Query parameters of such URLs that are passwords."""
+DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql+psycopg")
+"""What a database's URL may begin with."""
+BACKENDS = ("file", "postgres", "s3", "gs", "azblob")
+"""What a state's URL may begin with: the backends that need no service of Pulumi's."""
 MAX_STACK = 40
-UPSTREAM_TIMEOUT = 60
-"""Seconds that a service broker gets."""
-UPSTREAM_MARGIN = 15
-"""Seconds that a consumer's proxy gives the provider's for its own work."""
 
 Role = Literal["consumer", "provider", "forward"]
 
@@ -71,14 +76,43 @@ class SettingsError(ValueError):
 
 
 def _url(value: str) -> str:
+    none = refuse(
+        "is no http(s) URL of a broker", "write for example 'https://istio-broker.istio.data.example'"
+    )
     parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise refuse("is no http(s) URL", "write for example 'https://istio-broker.istio.data.example'")
+    try:
+        host, _ = httpx.URL(value).host, parts.port
+    except (httpx.InvalidURL, ValueError):
+        raise none from None
+    if parts.scheme not in {"http", "https"} or not host or parts.query or parts.fragment:
+        raise none
     if parts.username or parts.password:
         raise refuse(
             "carries credentials", "give them as `upstream_username` and the secret `upstream_password`"
         )
     return value.rstrip("/")
+
+
+def _database(value: str) -> str:
+    remedy = "write 'sqlite:////<file>' or 'postgresql+psycopg://<user>@<host>/<database>'"
+    try:
+        url = make_url(value)
+    except (ArgumentError, ValueError):  # the latter quotes a port, which may be the end of a password
+        raise refuse("is no SQLAlchemy URL", remedy) from None
+    if url.drivername not in DRIVERS:
+        raise refuse(f"begins with {url.drivername!r}, which no broker speaks", remedy)
+    if not url.database or url.database == ":memory:":
+        raise refuse("names no database, so that nothing would outlive the process", remedy)
+    return value
+
+
+def _state(value: str) -> str:
+    if not value.startswith(tuple(f"{scheme}://" for scheme in BACKENDS)):
+        raise refuse(
+            "is no URL of a Pulumi backend that brokers can share",
+            f"begin it with one of {', '.join(f'{scheme}://' for scheme in BACKENDS)}",
+        )
+    return value
 
 
 def carries_password(url: str) -> bool:
@@ -106,9 +140,7 @@ def _stack(value: str) -> str:
 
 def _upstream_timeout(known: Mapping[str, object]) -> int:
     deploy_timeout = known.get("deploy_timeout")
-    if known.get("role") != "consumer" or not isinstance(deploy_timeout, int):
-        return UPSTREAM_TIMEOUT
-    return UPSTREAM_TIMEOUT + deploy_timeout + UPSTREAM_MARGIN
+    return upstream_timeout(str(known.get("role")), deploy_timeout if isinstance(deploy_timeout, int) else 0)
 
 
 def _default(model: type[BaseModel], field: str) -> Any:
@@ -126,7 +158,7 @@ class _Section(BaseModel):
 
 class ProbeSettings(_Section):
     """How a new virtual IP is tried before its binding is answered: a connection must be accepted and then stay open, or
-    be greeted. Its bounds times the number of attempts must be shorter than `deploy_timeout`."""
+    be greeted. All attempts together must be shorter than `deploy_timeout`."""
 
     attempts: Positive = 5
     """Connections that are tried before the route counts as failed."""
@@ -140,6 +172,11 @@ class ProbeSettings(_Section):
 
     pause: Positive = 1
     """Seconds between two attempts."""
+
+    @property
+    def longest(self) -> int:
+        """Seconds that it takes at most."""
+        return self.attempts * (self.timeout + self.hold) + (self.attempts - 1) * self.pause
 
 
 class ConsumerSettings(_Section):
@@ -240,11 +277,11 @@ class Settings(BaseSettings):
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
     """Address to listen on."""
 
-    database: str = Field(default="sqlite:///broker.db", repr=False)
+    database: Annotated[str, AfterValidator(_database)] = Field(default="sqlite:///broker.db", repr=False)
     """SQLAlchemy URL of the bindings: SQLite for one replica, `postgresql+psycopg://…` for any number. A secret where it
     carries a password."""
 
-    state: str = Field(default="file://./broker-state", repr=False)
+    state: Annotated[str, AfterValidator(_state)] = Field(default="file://./broker-state", repr=False)
     """Pulumi backend of the stacks (`file://…`, `postgres://…`, `s3://…`), which are updated by brokers alone. A secret
     where it carries a password."""
 
@@ -340,6 +377,15 @@ class Settings(BaseSettings):
                 "from which they could go past it",
                 "give the gateway a namespace of its own",
             )
+        if consumer is not None and consumer.probe is not None:
+            self._check_probe(consumer, consumer.probe)
+        apart = not self.database.startswith("sqlite") and self.state.startswith("file:")
+        if self.role != "forward" and apart:
+            raise refuse(
+                "keeps its bindings in a PostgreSQL (`database`) but what it made for them in files of one machine "
+                "(`state`): a replica on another one could not remove it",
+                "give `state` a URL that all replicas reach, for example 'postgres://…', or use SQLite for one replica",
+            )
         if self.role != "forward" and not self.network_profile:
             raise refuse("has no `network_profile`", "add the URN that both proxies agree on")
         if self.anonymous == (self.username is not None):
@@ -362,6 +408,20 @@ class Settings(BaseSettings):
             )
         return self
 
+    def _check_probe(self, consumer: ConsumerSettings, probe: ProbeSettings) -> None:
+        if len(consumer.namespaces) > 1:
+            raise refuse(
+                f"tries the routes of {len(consumer.namespaces)} namespaces (`consumer.probe`), though its Pod reaches those "
+                "of its own alone",
+                "let `consumer.namespaces` hold the Pod's namespace and no other, or remove `consumer.probe`",
+            )
+        if probe.longest >= self.deploy_timeout:
+            raise refuse(
+                f"may try a route for {probe.longest} s (`consumer.probe`), longer than a call waits for it "
+                f"({self.deploy_timeout} s, `deploy_timeout`)",
+                "lower the probe's attempts, time-out, hold or pause, or let calls wait longer",
+            )
+
     @property
     def address(self) -> tuple[str, int]:
         """Host and port to listen on."""
@@ -380,6 +440,10 @@ def read(flags: Mapping[str, object], file: Path | None = None, secrets: Path | 
                 f"--{name}: carries a password, which every process of the machine could read; "
                 f"set {PREFIX}{name.upper()} or a secret file named {name} instead"
             )
+    if secrets is not None and not secrets.is_dir():
+        raise SettingsError(
+            f"--secrets: there is no folder {secrets}; name the one in which the secret files lie"
+        )
     below = _read_file(file) if file is not None else {}
 
     class _Sourced(Settings):
@@ -402,13 +466,28 @@ def read(flags: Mapping[str, object], file: Path | None = None, secrets: Path | 
         raise SettingsError(_explain(error)) from None
 
 
+@contextmanager
+def reading(read: Settings, *names: str) -> Iterator[None]:
+    """The files that these settings name are read. Raises SettingsError where one cannot be."""
+    try:
+        yield
+    except OSError as error:  # ssl.SSLError is one
+        given = ", ".join(f"{name} ({path})" for name in names if (path := getattr(read, name)) is not None)
+        raise SettingsError(
+            f"{given}: cannot be read: {error.strerror or error}; name PEM files that belong together and that this account "
+            "may read"
+        ) from None
+
+
 def _read_file(path: Path) -> dict[str, object]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"the settings file cannot be read: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise SettingsError(f"the settings file {path} is no YAML: {error}") from None
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark is not None else "some line"
+        raise SettingsError(f"the settings file {path} is no YAML from {where} on") from None
     if not isinstance(data, dict):
         raise SettingsError(f"the settings file {path} holds no mapping of keys to values")
     names = {to_camel(name): name for name in Settings.model_fields}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 
@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind
 from broker import documents, metrics, osb, tracing
 from broker.documents import Document
 from broker.errors import UpstreamError
-from broker.settings import Settings
+from broker.settings import Settings, reading
 from broker.version import own_version
 
 Headers = Sequence[tuple[str, str]]
@@ -41,6 +41,11 @@ HOP_BY_HOP = frozenset(
     }
 )
 """Headers of one connection (RFC 9110 §7.6.1), and those that each hop says for itself."""
+MAX_ANSWER = 8 * 2**20
+"""Largest answer in bytes, decoded."""
+KEPT = 2.0
+"""Seconds for which a connection is kept for the next call. A call on one that the other end closes at that moment gets no
+answer, and many servers keep theirs for no longer than 5 s."""
 DECODED = "content-encoding"
 """Says of a request's body what it is; an answer's body is decoded here."""
 
@@ -102,13 +107,19 @@ def header(headers: Headers, name: str) -> str | None:
     return ", ".join(found) if found else None
 
 
-def _until(deadline: float, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks of an answer, which must end by then (monotonic): the client's time-out is that of each. Raises
-    httpx.ReadTimeout."""
-    for chunk in chunks:
+def _body(response: httpx.Response, deadline: float) -> bytes:
+    """An answer whole, which must end by then (monotonic): the client's time-out is that of each chunk. Raises
+    httpx.HTTPError, UpstreamError for an answer that would take too much memory."""
+    if len(response.headers.get_list(DECODED, split_commas=True)) > 1:
+        raise UpstreamError("the upstream's answer is compressed more than once")
+    body = bytearray()
+    for chunk in response.iter_bytes():
         if time.monotonic() > deadline:
             raise httpx.ReadTimeout("the answer has not ended yet")
-        yield chunk
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            raise UpstreamError(f"the upstream's answer is larger than {MAX_ANSWER} bytes")
+    return bytes(body)
 
 
 def hop_by_hop(headers: Headers) -> frozenset[str]:
@@ -140,7 +151,9 @@ class Upstream:
             )
         self._client = httpx.Client(
             timeout=httpx.Timeout(settings.upstream_timeout, connect=5),
-            limits=httpx.Limits(max_connections=settings.max_calls, max_keepalive_connections=32),
+            limits=httpx.Limits(
+                max_connections=settings.max_calls, max_keepalive_connections=32, keepalive_expiry=KEPT
+            ),
             verify=_tls(settings),
             transport=transport,
             trust_env=False,
@@ -166,7 +179,7 @@ class Upstream:
         try:
             response = self._client.send(request, auth=self._auth, stream=True)
             with contextlib.closing(response):
-                body = b"".join(_until(deadline, response.iter_bytes()))
+                body = _body(response, deadline)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             metrics.upstream_failures.inc()
             raise NotSentError(f"the upstream broker cannot be reached ({type(error).__name__})") from error
@@ -210,11 +223,13 @@ def versions(there: str | None) -> str:
 
 def _tls(settings: Settings) -> ssl.SSLContext:
     """What the client trusts and shows. Without TLS it trusts nobody: to read the system's authorities takes as long as
-    everything else at the start."""
+    everything else at the start. Raises SettingsError."""
     if settings.upstream_ca is None and httpx.URL(settings.upstream).scheme == "http":
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     else:
-        context = ssl.create_default_context(cafile=settings.upstream_ca)
+        with reading(settings, "upstream_ca"):
+            context = ssl.create_default_context(cafile=settings.upstream_ca)
     if settings.upstream_certificate is not None and settings.upstream_key is not None:
-        context.load_cert_chain(settings.upstream_certificate, settings.upstream_key)
+        with reading(settings, "upstream_certificate", "upstream_key"):
+            context.load_cert_chain(settings.upstream_certificate, settings.upstream_key)
     return context

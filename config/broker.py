@@ -29,6 +29,17 @@ from config.types import (
     Subdomain,
 )
 
+UPSTREAM_TIMEOUT = 60
+"""Seconds that a service broker gets."""
+UPSTREAM_MARGIN = 15
+"""Seconds that a consumer's broker gives the provider's for its own work."""
+
+
+def upstream_timeout(role: str, deploy_timeout: int) -> int:
+    """Seconds that the next broker gets: of a consumer, it waits for another broker and for a route itself. deploy_timeout:
+    seconds that a call waits for its route."""
+    return UPSTREAM_TIMEOUT + (deploy_timeout + UPSTREAM_MARGIN if role == "consumer" else 0)
+
 
 class Callers(Model):
     """Who may call the broker. At least one of `namespaces` and `networks` says from where; with `provider.controlPlane` the
@@ -75,8 +86,9 @@ class BrokerUpstream(Model):
     client_certificate: bool = False
     """Present the client certificate of `caSecret` (tls.crt, tls.key)."""
 
-    timeout_seconds: Positive = 60
-    """Seconds within which it must answer."""
+    timeout_seconds: Positive | None = None
+    """Seconds within which it must answer. Default: 60; in the role consumer, whose upstream waits for another broker and for
+    a route, 75 and `deployTimeoutSeconds`."""
 
 
 class Store(Model):
@@ -214,6 +226,11 @@ class Broker(Model):
     def standalone(self) -> bool:
         """Whether its calls go through the egress gateway to the provider's control-plane route."""
         return self.role == "consumer" and self.upstream.url is None
+
+    @property
+    def upstream_timeout_seconds(self) -> int:
+        """Seconds within which the next broker must answer."""
+        return self.upstream.timeout_seconds or upstream_timeout(self.role, self.deploy_timeout_seconds)
 
     @property
     def selector(self) -> dict[str, str]:

@@ -147,6 +147,14 @@ def _upstream(stack: Stack, broker: Broker, *, names_url: bool) -> Iterator[Find
     if upstream.client_certificate and upstream.ca_secret is None:
         rule = "needs a Secret that holds the certificate"
         yield Finding(f"{key}.clientCertificate", "true", rule, "add `caSecret`")
+    if broker.role == "consumer" and broker.upstream_timeout_seconds <= broker.deploy_timeout_seconds:
+        yield Finding(
+            f"{key}.timeoutSeconds",
+            show(upstream.timeout_seconds),
+            f"is too short: the provider's broker waits for a route as this one does, up to {broker.deploy_timeout_seconds} s "
+            "(`deployTimeoutSeconds`)",
+            "remove it, or let it be longer than the provider's `timeoutSeconds` and `deployTimeoutSeconds` together",
+        )
     provider = upstream_provider(stack)
     if provider is None or upstream.host is None:
         return

@@ -160,7 +160,7 @@ def settings(broker: BrokerDeployment) -> dict[str, Json]:
     found: dict[str, Json] = {
         "role": config.role,
         "upstream": broker.upstream,
-        "upstreamTimeout": config.upstream.timeout_seconds,
+        "upstreamTimeout": config.upstream_timeout_seconds,
         "listen": f"{wildcard}:{config.port}",
         "anonymous": config.callers.anonymous,
     }
@@ -266,7 +266,7 @@ def deployment(broker: BrokerDeployment, digest: Json) -> Manifest:
         "serviceAccountName": broker.name,
         "automountServiceAccountToken": config.role != "forward",
         "terminationGracePeriodSeconds": config.deploy_timeout_seconds
-        + config.upstream.timeout_seconds
+        + config.upstream_timeout_seconds
         + END_PERIOD,
         "securityContext": {
             "runAsUser": USER,

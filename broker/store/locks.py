@@ -173,11 +173,7 @@ class _PostgresLocks(_BindingLocks):
             with self._mutex:
                 if shard in self._owned:
                     return True
-        if self._query(func.pg_try_advisory_lock(_key(self._stack, "shard", str(shard)))):
-            with self._mutex:
-                self._owned.add(shard)
-            return True
-        return False
+        return self._query(func.pg_try_advisory_lock(_key(self._stack, "shard", str(shard))), shard)
 
     def holds(self, shard: int) -> bool:
         if not self._mutex.acquire(timeout=HOLD_TIMEOUT):
@@ -198,16 +194,21 @@ class _PostgresLocks(_BindingLocks):
         with self._mutex:
             self._forget()
 
-    def _query(self, expression: object) -> bool:
+    def _query(self, expression: object, shard: int | None = None) -> bool:
+        """What the database says. shard: owned from now on where that is true, for as long as the connection lasts."""
         if not self._mutex.acquire(timeout=HOLD_TIMEOUT):
             raise UnavailableError("the database does not answer; try again")
         try:
             if self._connection is None:
                 self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            return bool(self._connection.execute(select(expression)).scalar())  # type: ignore[call-overload]
+            found = bool(self._connection.execute(select(expression)).scalar())  # type: ignore[call-overload]
         except DBAPIError as error:
             self._forget()
             raise UnavailableError("the database is away; try again") from error
+        else:
+            if found and shard is not None:
+                self._owned.add(shard)
+            return found
         finally:
             self._mutex.release()
 

@@ -16,6 +16,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from psycopg.abc import RV, PQGen
 from sqlalchemy import Engine, and_, create_engine, delete, event, func, or_, select, text, update
 from sqlalchemy.engine import URL, make_url
@@ -28,7 +29,8 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm.attributes import instance_dict
 from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.pool import ConnectionPoolEntry
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
@@ -80,11 +82,18 @@ class Store:
         return self.engine.dialect.name == "postgresql"
 
     def migrate(self) -> None:
-        """Brings the tables to this program's version; replicas do it one after the other."""
+        """Brings the tables to this program's version; replicas do it one after the other. Raises VersionError where they
+        are of a later one."""
         with self._available(), self.engine.begin() as connection:
             if self.shared:
                 connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-            command.upgrade(_alembic(connection=connection), "head")
+            try:
+                command.upgrade(_alembic(connection=connection), "head")
+            except CommandError as error:
+                raise VersionError(
+                    f"the database's tables are of a version that this program does not know ({error}); run the program "
+                    "that served last, or a later one"
+                ) from None
 
     def check_version(self) -> None:
         """Raises VersionError where the tables are not those of this program, which only `migrate` changes."""
@@ -171,17 +180,23 @@ class Store:
         which cannot be taken back. Raises BusyError where somebody else changed it meanwhile.
         """
 
+        flushed: list[dict[str, object]] = []
+
         def once() -> Binding:
             with self._available(), self._sessions.begin() as session:
                 found = session.merge(binding, load=False)
                 change(found)
-                if audit is not None:
-                    session.add(audit)
+                session.flush()
+                flushed.append(_said(found))
+                _record(session, audit)
             return found
 
         try:
             return self._patient(once, patience)
         except StaleDataError:
+            stored = self.get(binding.binding_id)
+            if stored is not None and _said(stored) in flushed:  # the connection was lost after the commit
+                return stored
             raise _changed_meanwhile() from None
 
     def remove(self, binding: Binding, patience: float = 0, *, audit: Audit | None = None) -> None:
@@ -196,8 +211,7 @@ class Store:
                 session.execute(delete(Binding).where(*as_read))
                 if session.get(Binding, binding.binding_id) is not None:
                     raise _changed_meanwhile()
-                if audit is not None:
-                    session.add(audit)
+                _record(session, audit)
 
         self._patient(once, patience)
 
@@ -242,7 +256,7 @@ class Store:
 
         def once() -> None:
             with self._available(), self._sessions.begin() as session:
-                session.add(entry)
+                _record(session, entry)
 
         self._patient(once, patience)
 
@@ -292,6 +306,29 @@ class Store:
 
 def _changed_meanwhile() -> BusyError:
     return BusyError("another request changed this binding at the same time")
+
+
+def _record(session: Session, entry: Audit | None) -> None:
+    """Adds an audit record. One of a transaction that failed still has its number, which is taken where that was written
+    all the same, or by another record."""
+    if entry is not None:
+        instance_dict(entry).pop("id", None)
+        session.add(entry)
+
+
+def _said(binding: Binding) -> dict[str, object]:
+    """What changes are made of."""
+    names = (
+        "version",
+        "phase",
+        "operation",
+        "with_instance",
+        "unanswered_at",
+        "wanted",
+        "route_json",
+        "generation",
+    )
+    return {name: getattr(binding, name) for name in names}
 
 
 def is_away(error: SQLAlchemyError) -> bool:

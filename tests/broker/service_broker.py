@@ -109,6 +109,8 @@ class ServiceBroker:
         """Whether bindings can be fetched."""
         self.fails = False
         """Whether asynchronous operations end as failed."""
+        self.synchronous = False
+        """Whether it knows no operations, and fails where it is asked for one."""
         self.drops_bindings = False
         """Whether an instance takes its bindings with it."""
         self.arrived = threading.Semaphore(0)
@@ -229,6 +231,8 @@ class ServiceBroker:
         if path == "/v2/catalog" and method == "GET":
             return 200, CATALOG if self.retrievable else _without("bindings_retrievable")
         segments = [unquote(part) for part in path.removeprefix("/v2/service_instances/").split("/")]
+        if self.synchronous and segments[-1] == "last_operation":
+            raise Refusal(500, description="not implemented")
         match (method, segments):
             case ("PUT", [instance]):
                 return self._provision(instance, body)

@@ -215,6 +215,21 @@ def test_what_nobody_has_credentials_of_is_undone_though_its_unbind_failed_upstr
     nothing_is_left(chain)
 
 
+def test_a_broker_that_knows_no_operations_is_asked_for_none(chain: Chain) -> None:
+    """What it does at once is an operation of the proxies alone."""
+    chain.broker.synchronous = True
+    assert chain.platform.bind(query=ACCEPTED).status_code == 202
+    bound(chain)
+    assert chain.platform.unbind(**ACCEPTED).status_code == 202
+    assert ended(chain)[0] == 410
+    nothing_is_left(chain)
+
+    chain.consumer_cluster.refused[BINDING] = "no"
+    assert chain.platform.bind(query=ACCEPTED).status_code == 202
+    nothing_is_left(chain)
+    assert ended(chain) == (200, "failed")
+
+
 def test_an_operation_that_fails_upstream_is_told_though_the_proxy_heard_it_first(chain: Chain) -> None:
     chain.broker.fails = True
     chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)

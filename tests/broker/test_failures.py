@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ from broker.errors import BusyError, UnavailableError
 from broker.proxy import Proxy
 from broker.sides import Provider
 from broker.store import Audit, Binding, Phase
+from broker.upstream import Call, Upstream
 from tests.broker.chain import BINDING, Chain, Platform, load, provider_settings, served, wait_until
 from tests.broker.cluster import Cluster
 from tests.broker.service_broker import ASYNC_PLAN, ServiceBroker
@@ -162,6 +164,61 @@ def test_an_upstream_whose_answer_does_not_end_is_a_502(tmp_path: Path) -> None:
     assert (given.status_code, given.json()["error"]) == (502, "UpstreamError")
 
 
+def compressed(times: int, size: int) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+    """An answer of so many bytes, compressed that often, and its headers."""
+    body = b"{}" + b" " * size
+    for _ in range(times):
+        body = gzip.compress(body)
+    return body, [(b"content-encoding", b", ".join([b"gzip"] * times))] if times else []
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_an_answer_that_would_fill_the_memory_is_a_502_and_its_binding_is_undone(
+    chain: Chain, times: int
+) -> None:
+    size = 8 * 2**20 if times < 2 else 0
+    body, chain.broker.more_headers = compressed(times, size)
+    chain.broker.next_answers.append((201, body))
+
+    answer = chain.platform.bind()
+
+    assert (answer.status_code, answer.json()["error"]) == (502, "UpstreamError")
+    chain.broker.more_headers = []
+    nothing_is_left(chain)
+
+
+def test_an_answer_that_is_compressed_once_is_read(chain: Chain) -> None:
+    body, chain.broker.more_headers = compressed(1, 100)
+    chain.broker.next_answers.append((200, body))
+
+    assert chain.direct.client.get("/v2/catalog").json() == {}
+
+
+def test_a_connection_that_the_upstream_is_about_to_close_is_not_used(tmp_path: Path) -> None:
+    """It keeps connections for 3 s, and closes them when the next request is on its way."""
+
+    def answer(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            began = time.monotonic()
+            while connection.recv(65536) and time.monotonic() - began < 3:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                began = time.monotonic()
+
+    def accept(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, args=(server,), daemon=True).start()
+        read = load(tmp_path, provider_settings(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}"))
+        upstream = Upstream(read)
+        for _ in range(2):
+            assert upstream.send(Call("GET", "", "/info")).status == 200
+            time.sleep(3)
+        upstream.close()
+
+
 def test_a_failed_unbind_upstream_leaves_the_routes_alone(chain: Chain) -> None:
     chain.platform.bind()
     for status in (500, 400, 422, 408):
@@ -262,6 +319,25 @@ def test_a_failed_repetition_leaves_the_bound_route_alone(chain: Chain) -> None:
     assert chain.settled()
     assert list(chain.consumer_cluster.objects) == list(chain.provider_cluster.objects) == [f"0-{BINDING}"]
     assert chain.platform.bind().status_code == 200
+
+
+@pytest.mark.parametrize("answered", [(500, b"{}"), (200, b"garbage")])
+def test_a_failed_repetition_leaves_a_binding_without_endpoints_alone(
+    chain: Chain, answered: tuple[int, bytes]
+) -> None:
+    """It has no route, so that no row tells that somebody has its credentials."""
+    chain.broker.endpoints = []
+    assert chain.platform.bind().status_code == 201
+    chain.broker.next_answers.append(answered)
+
+    assert chain.platform.bind().status_code in {500, 502}
+    wait_until(lambda: [store.all() for store in chain.stores] == [[], []], "nothing is stored")
+    assert list(chain.broker.state.bindings) == [BINDING]
+    assert chain.platform.fetch().status_code == 200
+    assert chain.platform.unbind().status_code == 200
+    chain.broker.next_answers.append(answered)
+    assert chain.platform.bind().status_code in {500, 502}
+    nothing_is_left(chain)
 
 
 def test_nothing_is_answered_before_the_route_is_there(chain: Chain) -> None:

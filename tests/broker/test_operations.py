@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ import pytest
 import structlog
 
 from broker import cli, logs
+from lab.ports import free_ports
 from tests.broker import service_broker
 from tests.broker.chain import (
     BINDING,
@@ -76,7 +79,7 @@ def test_a_broker_whose_reconciler_died_has_to_be_started_again(
     assert client.get("/ready").status_code == 503
 
 
-def test_readiness_does_not_wait_in_line_with_calls(tmp_path: Path) -> None:
+def test_readiness_and_metrics_do_not_wait_in_line_with_calls(tmp_path: Path) -> None:
     chain = Chain(tmp_path, maxCalls=1)
     chain.consumer_cluster.gate = threading.Event()
     try:
@@ -84,7 +87,8 @@ def test_readiness_does_not_wait_in_line_with_calls(tmp_path: Path) -> None:
         with ThreadPoolExecutor(1) as pool:
             call = pool.submit(chain.platform.bind)
             wait_until(lambda: chain.consumer_cluster.running, "the only thread for calls waits")
-            assert chain.platform.client.get("/ready", timeout=20).status_code == 200
+            for path in ("/ready", "/metrics"):
+                assert chain.platform.client.get(path, timeout=20).status_code == 200
             assert not call.done()
             chain.consumer_cluster.gate.set()
             assert call.result().status_code == 201
@@ -188,11 +192,96 @@ def test_a_password_on_the_command_line_is_refused(command: Command, tmp_path: P
     assert f"MESHBRIDGE_BROKER_{flag[2:].upper()}" in done.stderr
 
 
+def test_a_database_that_is_away_at_the_start_is_a_message(tmp_path: Path) -> None:
+    more = {
+        "database": "postgresql+psycopg://broker@127.0.0.1:1/b",
+        "state": "postgres://broker@127.0.0.1:1/b",
+    }
+    values = consumer_settings(tmp_path, "http://localhost:1", **more)
+    file = write_settings(tmp_path / "settings.yaml", **values)
+
+    done = run("serve", "--settings", str(file))
+
+    assert (done.returncode, done.stderr) == (
+        75,
+        "error: the database is away (OperationalError); try again\n",
+    )
+
+
+def test_a_database_of_a_later_version_is_a_message(chain: Chain, tmp_path: Path) -> None:
+    chain.close()
+    file = tmp_path / "consumer" / "settings.yaml"
+    with sqlite3.connect(tmp_path / "consumer" / "broker.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+
+    done = run("serve", "--settings", str(file))
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: the database's tables are of a version that this program does not know"
+    )
+    assert "9999" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_two_processes_never_serve_one_sqlite_database(chain: Chain, tmp_path: Path) -> None:
     done = run("reconcile", "--settings", str(tmp_path / "consumer" / "settings.yaml"))
 
     assert done.returncode == 75
     assert "another broker serves" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_told_to_stop_leaves_neither_engine_nor_files(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    running, temporary = tmp_path / "running", tmp_path / "tmp"
+    pulumi = tmp_path / "bin" / "pulumi"
+    for folder in (pulumi.parent, temporary):
+        folder.mkdir()
+    pulumi.write_text(
+        f'#!/bin/sh\ncase "$*" in *version*) echo v3.250.0; exit;; esac\necho $$ > {running}; exec /bin/sleep 60\n'
+    )
+    pulumi.chmod(0o700)
+    file = write_settings(tmp_path / "settings.yaml", **consumer_settings(tmp_path, "http://localhost:1"))
+    log = tmp_path / "log"
+    with log.open("w") as written:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "broker", "reconcile", "--settings", str(file)],
+            env={"PATH": f"{pulumi.parent}:/usr/bin:/bin", "HOME": str(tmp_path), "TMPDIR": str(temporary)},
+            cwd=Path(__file__).parents[2],
+            stderr=written,
+        )
+    try:
+        wait_until(lambda: running.exists() and running.read_text().strip(), "the engine runs")
+        process.send_signal(number)
+        assert process.wait(30) == 130
+        assert "Traceback" not in log.read_text()
+        wait_until(lambda: not Path(f"/proc/{running.read_text().strip()}").exists(), "the engine ended", 10)
+        assert not list(temporary.iterdir())
+    finally:
+        process.kill()
+
+
+def test_a_broker_that_is_told_to_stop_before_it_serves_stops(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, uvicorn\n"
+        "run = uvicorn.Server.run\n"
+        "uvicorn.Server.run = lambda server: (os.kill(os.getpid(), signal.SIGTERM), run(server))\n"
+        "from broker.cli import main\n"
+        "main()\n"
+    )
+    (port,) = free_ports(1)
+    flags = ["--role", "forward", "--upstream", "http://localhost:1", "--listen", f"127.0.0.1:{port}"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "serve", *flags],
+        env={"PATH": "/usr/bin:/bin", "MESHBRIDGE_BROKER_ANONYMOUS": "true"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 0
 
 
 def test_the_list_shows_what_is_wanted_and_what_is_there(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import shutil
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import Phase as HPhase
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from sqlalchemy import create_engine, text
+from sqlalchemy import PoolProxiedConnection, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from broker import metrics
@@ -25,7 +26,7 @@ from broker.errors import BusyError, UnavailableError
 from broker.network import Endpoint, slug
 from broker.program import Wanted
 from broker.reconciler import ATTEMPTS, Reconciler
-from broker.store import Binding, ConsumerRoute, Phase, ProviderRoute, Store, VersionError, open_locks
+from broker.store import Audit, Binding, ConsumerRoute, Phase, ProviderRoute, Store, VersionError, open_locks
 from broker.store.store import Result, shard_of
 from broker.update import EngineError
 from tests.broker.chain import wait_until
@@ -206,6 +207,81 @@ def test_a_binding_that_was_changed_meanwhile_is_not_forgotten(store: Store) -> 
     store.close()
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_an_update_does_not_touch_the_bindings_that_it_does_not_concern(
+    store: Store, *, interrupted: bool
+) -> None:
+    """How long the upstream has been owing an answer is known from when its row was last changed."""
+    asked = store.add(new("asked"))
+    want_one(store)
+    cluster = Cluster(die_after=0 if interrupted else None)
+    reconciler = Reconciler(store, open_locks(store, "test"), cluster)
+    if interrupted:
+        with pytest.raises(EngineError):
+            reconciler.update(0)
+        store.change(store.of_shard(0)[0], lambda b: b.drop())
+
+    reconciler.update(0)
+
+    (found,) = (b for b in store.of_shard(0) if b.binding_id == "asked")
+    assert found.updated_at == asked.updated_at
+    assert cluster.updates
+    reconciler.stop()
+    store.close()
+
+
+@pytest.fixture
+def late(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Each item of it is one commit of the store that is written before the connection is lost."""
+    commits: list[None] = []
+    commit = store.engine.dialect.do_commit
+
+    def do_commit(connection: PoolProxiedConnection) -> None:
+        commit(connection)
+        if commits:
+            commits.pop()
+            raise sqlite3.OperationalError("the connection was lost")
+
+    monkeypatch.setattr(store.engine.dialect, "do_commit", do_commit)
+    return commits
+
+
+def record() -> Audit:
+    return Audit(request_id="", action="bound", instance_id="i", binding_id="a", status=200)
+
+
+def test_a_change_that_was_written_before_the_connection_was_lost_is_none_of_somebody_else(
+    store: Store, late: list[None]
+) -> None:
+    read = store.add(new("a"))
+    late.append(None)
+
+    changed = store.change(read, lambda b: b.want(route(1, 1)), patience=30, audit=record())
+
+    assert (changed.version, changed.wanted, changed.generation) == (read.version + 1, True, 1)
+    assert len(store.audited("a")) == 1
+    store.change(changed, lambda b: b.drop())
+    late.append(None)
+    with pytest.raises(BusyError):
+        store.change(changed, lambda b: b.want(route(2, 1)), patience=30)
+    assert late
+    store.close()
+
+
+def test_a_record_is_written_though_the_connection_was_lost_over_it(store: Store, late: list[None]) -> None:
+    read, entry = store.add(new("a")), record()
+    late.append(None)
+    with pytest.raises(UnavailableError):
+        store.audit(entry)
+    store.audit(entry)
+    late.append(None)
+    store.remove(read, patience=30, audit=record())
+
+    assert store.all() == []
+    assert len(store.audited("a")) >= 2
+    store.close()
+
+
 def test_bindings_spread_over_the_shards_and_stay_there() -> None:
     shards = [shard_of(f"binding-{number}", 8, {}, 50) for number in range(800)]
 
@@ -301,6 +377,23 @@ def test_an_engine_ends_when_its_shard_may_be_another_replicas(store: Store) -> 
     thread.join(60)
 
     assert not thread.is_alive()
+    assert cluster.killed == [0]
+    reconciler.stop()
+    store.close()
+
+
+def test_an_engine_ends_when_whoever_waits_for_it_is_told_to_stop(store: Store) -> None:
+    class Stopped(Cluster):
+        def _apply(self, shard: int, wanted: Sequence[Wanted], gone: Sequence[Gone]) -> list[Result]:
+            raise KeyboardInterrupt
+
+    cluster = Stopped()
+    reconciler = Reconciler(store, open_locks(store, "test"), cluster)
+    want_one(store)
+
+    with pytest.raises(KeyboardInterrupt):
+        reconciler.update(0)
+
     assert cluster.killed == [0]
     reconciler.stop()
     store.close()

@@ -49,6 +49,11 @@ def test_a_default_that_depends_on_what_is_missing_is_no_finding() -> None:
     ]
 
 
+def probed(namespaces: list[str], **probe: int) -> dict[str, object]:
+    """A section with a probe."""
+    return {"id": "a.b", "namespaces": namespaces, "systemDomains": ["x.y"], "probe": probe}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -58,6 +63,8 @@ def test_a_default_that_depends_on_what_is_missing_is_no_finding() -> None:
         ({"consumer": None}, "section `consumer`"),
         ({"networkProfile": ""}, "network_profile"),
         ({"upstream": "http://user:pw@host"}, "upstream_username"),
+        ({"upstream": "http://host:99999"}, "upstream: is no http(s) URL"),
+        ({"upstream": "http://host/v1?x=1"}, "upstream: is no http(s) URL"),
         ({"listen": "8080"}, "HOST:PORT"),
         ({"stack": "a/b"}, "stack name"),
         ({"tlsKey": "/k"}, "tls_certificate"),
@@ -70,13 +77,29 @@ def test_a_default_that_depends_on_what_is_missing_is_no_finding() -> None:
         ),
         ({"upstreamTimeout": 20, "deployTimeout": 20}, "upstream_timeout"),
         ({"refuse": ["everything"]}, "refuse"),
+        ({"database": "broker.db"}, "database: is no SQLAlchemy URL; write 'sqlite"),
+        (
+            {"database": "postgresql://broker@db/broker"},
+            "'postgresql', which no broker speaks; write .*psycopg",
+        ),
+        ({"database": "postgresql+psycopg://u:p@ss:word@db/x"}, "database: is no SQLAlchemy URL; write"),
+        ({"database": "sqlite://"}, "database: names no database"),
+        ({"database": "sqlite:///:memory:"}, "database: names no database"),
+        ({"state": "./state"}, "state: is no URL of a Pulumi backend"),
+        ({"state": "https://api.pulumi.example"}, "state: is no URL of a Pulumi backend .*; begin it"),
+        (
+            {"database": "postgresql+psycopg://broker@db/broker"},
+            "files of one machine .*; give `state` a URL",
+        ),
+        ({"consumer": probed(["shop"], attempts=6)}, "41 s (`consumer.probe`), longer .*; lower"),
+        ({"consumer": probed(["shop", "billing"])}, "2 namespaces (`consumer.probe`)"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, change: dict[str, object], said: str) -> None:
     values = {**consumer_settings(tmp_path, "http://localhost:1"), **change}
     file = write_settings(tmp_path / "s.yaml", **{k: v for k, v in values.items() if v is not None})
 
-    with pytest.raises(SettingsError, match=said.replace("`", ".")):
+    with pytest.raises(SettingsError, match=said.replace("`", ".").replace("(", r"\(").replace(")", r"\)")):
         settings.read({}, file)
 
 
@@ -107,21 +130,23 @@ def test_secrets_in_a_file_that_others_read_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
+    "rest",
     [
-        "postgresql+psycopg://broker:s3cret@db/broker",
-        "postgresql+psycopg://broker@db/broker?password=s3cret",
-        "postgres://broker@db/broker?sslmode=disable&sslpassword=s3cret",
+        "broker:s3cret@db/broker",
+        "broker@db/broker?password=s3cret",
+        "broker@db/broker?sslmode=disable&sslpassword=s3cret",
     ],
 )
 @pytest.mark.parametrize("name", ["database", "state"])
-def test_a_url_with_a_password_is_a_secret(tmp_path: Path, name: str, url: str) -> None:
+def test_a_url_with_a_password_is_a_secret(tmp_path: Path, name: str, rest: str) -> None:
+    urls = {"database": "postgresql+psycopg://broker@db/broker", "state": "postgres://broker@db/broker"}
+    url = urls[name] = f"{urls[name].partition('://')[0]}://{rest}"
     file = write_settings(tmp_path / "s.yaml", **provider_settings(tmp_path, "http://localhost:1"))
     with pytest.raises(SettingsError, match=f"--{name}: carries a password") as caught:
         settings.read({name: url}, file)
     assert "s3cret" not in str(caught.value)
 
-    values = provider_settings(tmp_path, "http://localhost:1", **{name: url})
+    values = provider_settings(tmp_path, "http://localhost:1", **urls)
     del values["password"], values["upstreamPassword"], values["username"], values["upstreamUsername"]
     file = write_settings(tmp_path / "s.yaml", **values, anonymous=True)
     assert "s3cret" not in repr(settings.read({}, file))
@@ -132,7 +157,8 @@ def test_a_url_with_a_password_is_a_secret(tmp_path: Path, name: str, url: str) 
 
 
 def test_a_url_without_a_password_may_be_read_by_others(tmp_path: Path) -> None:
-    values = provider_settings(tmp_path, "http://localhost:1", database="postgresql+psycopg://broker@db/x")
+    more = {"database": "postgresql+psycopg://broker@db/x", "state": "postgres://broker@db/x"}
+    values = provider_settings(tmp_path, "http://localhost:1", **more)
     del values["password"], values["upstreamPassword"], values["username"], values["upstreamUsername"]
     file = write_settings(tmp_path / "s.yaml", **values, anonymous=True)
     file.chmod(0o644)
@@ -158,3 +184,19 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- a")
     with pytest.raises(SettingsError, match="no mapping"):
         settings.read({}, tmp_path / "list.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"stack: caf\xe9")
+    with pytest.raises(SettingsError, match=r"latin\.yaml cannot be read"):
+        settings.read({}, tmp_path / "latin.yaml")
+    with pytest.raises(SettingsError, match=r"--secrets: there is no folder .*/missing"):
+        settings.read({}, None, tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    "line", ['password: "s3cret', "password: 's3cret\n\ta: b", "password: *s3cret", "? s3cret\n:x"]
+)
+def test_a_file_that_is_no_yaml_is_named_without_what_is_in_it(tmp_path: Path, line: str) -> None:
+    (tmp_path / "s.yaml").write_text(f"role: forward\n{line}\n")
+
+    with pytest.raises(SettingsError, match=r"s\.yaml is no YAML from line [0-9]") as caught:
+        settings.read({}, tmp_path / "s.yaml")
+    assert "s3cret" not in str(caught.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import ssl
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from broker import cli, logs
 from lab.ports import free_ports
 from tests.broker import service_broker
 from tests.broker.chain import PASSWORD, PLAIN, USER, common, wait_until, write_settings
@@ -88,6 +90,41 @@ def proxies(tmp_path: Path) -> Iterator[tuple[str, str]]:
 
         wait_until(through, "both proxies serve", 180)
         yield f"http://{plain}", f"https://{secure}"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"upstreamCa": "none.pem"}, r"upstream_ca \(.*/none\.pem\): .* No such file"),
+        ({"upstreamCa": "key.pem"}, r"upstream_ca \(.*/key\.pem\): "),
+        (
+            {"upstreamCertificate": "ca.pem", "upstreamKey": "key.pem"},
+            r"upstream_certificate .*, upstream_key ",
+        ),
+        ({"tlsCertificate": "none.pem", "tlsKey": "key.pem"}, r"tls_certificate .*/none\.pem.*No such file"),
+        ({"tlsCertificate": "ca.pem", "tlsKey": "key.pem"}, r"tls_certificate .*, tls_key "),
+    ],
+)
+def test_a_file_that_is_no_use_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: dict[str, str],
+    said: str,
+) -> None:
+    certificates(tmp_path)
+    pem = {name: str(tmp_path / file) for name, file in files.items()}
+    file = write_settings(
+        tmp_path / "settings.yaml", **common(tmp_path, "https://127.0.0.1:1", role="forward", **pem)
+    )
+    monkeypatch.setattr(logs, "configure", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["broker", "serve", "--settings", str(file)])
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+
+    assert ended.value.code == cli.USAGE
+    assert re.search(said, capsys.readouterr().err)
 
 
 def test_proxies_know_each_other_by_certificate(proxies: tuple[str, str], tmp_path: Path) -> None:

@@ -106,6 +106,11 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "broker.upstream.url",
         "is no URL",
     ),
+    "less time for the provider than it needs": (
+        consuming(upstream={"timeoutSeconds": 30}, deployTimeoutSeconds=30),
+        "broker.upstream.timeoutSeconds",
+        "the provider's `timeoutSeconds`",
+    ),
     "two next brokers": (
         consuming(upstream={"url": "https://a.example", "host": "broker.istio.data.example"}),
         "broker.upstream.host",

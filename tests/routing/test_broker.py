@@ -278,8 +278,20 @@ def test_the_pods_get_the_time_that_the_calls_and_the_background_need_to_end(
 
     calls = longest_call(read(tmp_path, wanted))
 
-    assert calls >= 10 + wanted.config.deploy_timeout_seconds + wanted.config.upstream.timeout_seconds
+    assert calls >= 10 + wanted.config.deploy_timeout_seconds + wanted.config.upstream_timeout_seconds
     assert spec(wanted)["template"]["spec"]["terminationGracePeriodSeconds"] >= calls + 10
+
+
+def test_a_consumer_waits_longer_for_the_provider_than_that_for_its_broker_and_its_route(
+    tmp_path: Path,
+) -> None:
+    found = {}
+    for role, raw in (("consumer", SAMPLES["standalone"]), ("provider", SAMPLES["provider"])):
+        (tmp_path / role).mkdir()
+        found[role] = read(tmp_path / role, deployment(raw))
+
+    provider = found["provider"]
+    assert found["consumer"].upstream_timeout > provider.upstream_timeout + provider.deploy_timeout
 
 
 @pytest.mark.parametrize(
