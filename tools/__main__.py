@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -13,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import tools
+from tools import stops
 
 app = typer.Typer(
     help="Finds, downloads or builds what the project runs: the Pulumi CLI and the lab's binaries. "
@@ -82,8 +82,7 @@ def plugin(as_json: Json = False) -> None:
 
 def main() -> NoReturn:
     """Run the command line and turn what goes wrong into a message and an exit code."""
-    # A CI runner that is told to stop sends SIGTERM: clean up as for Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stops.heed()
     try:
         app(standalone_mode=True)
     except tools.ToolError as error:
