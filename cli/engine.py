@@ -147,9 +147,13 @@ class Stack:
     name: str
     _arguments: tuple[str, ...]
 
-    def up(self) -> None:
-        """Make the stack as its file says; progress goes to the terminal."""
-        self._change("up", "--yes")
+    def up(self, *, refresh: bool) -> None:
+        """Make the stack as its file says; progress goes to the terminal.
+
+        With `refresh` the state learns what is really there before; else it is believed, so what somebody changed by hand
+        stays.
+        """
+        self._change("up", "--yes", *(["--refresh"] if refresh else []))
 
     def destroy(self) -> None:
         """Remove everything that the stack made."""

@@ -104,8 +104,8 @@ class Authorities:
 class _Program:
     """One run for one stack: its cluster, and the namespaces that it owns there.
 
-    Existing objects are applied over, so that a run takes up what an interrupted one made and takes back what was
-    changed by hand. Two stacks that would create one gateway are told apart by its claim.
+    Existing objects are applied over, so that a run takes up what an interrupted one made and, where it refreshes, takes back
+    what was changed by hand. Two stacks that would create one gateway are told apart by its claim.
     """
 
     def __init__(

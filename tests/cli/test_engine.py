@@ -130,6 +130,12 @@ def test_up_and_down_go_in_opposite_orders(root: Path, tmp_path: Path) -> None:
     assert verbs(tmp_path) == ["up example-b", "up example-a", "destroy example-a", "destroy example-b"]
 
 
+def test_up_looks_at_what_is_there_only_when_asked(root: Path, tmp_path: Path) -> None:
+    assert cli(root, "up", "example-b") == cli(root, "up", "--refresh", "example-b") == ExitCode.OK
+    asked = ["--refresh" in call["arguments"] for call in calls(tmp_path) if call["arguments"][0] == "up"]
+    assert asked == [False, True]
+
+
 def test_a_changed_stack_file_is_seen_and_the_salt_kept(root: Path, tmp_path: Path) -> None:
     cli(root, "up", "example-b")
     (root / "stacks/Pulumi.example-b.yaml").write_text("config:\n  meshbridge:x: 2\n")
