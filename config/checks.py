@@ -349,18 +349,17 @@ SHORTEST_CERTIFICATE = 3600
 
 def _certificates(stack: Stack) -> Iterator[Finding]:
     """Where certificates come from; and that no Secret is made twice, with different contents."""
-    made: list[tuple[str, Certificate, tuple[str, str]]] = []
+    made: dict[tuple[str, tuple[str, str]], Certificate] = {}
     if stack.provider is not None:
         secret = (stack.provider.ingress_gateway.namespace, stack.provider.server_secret)
-        made.append(("provider.certificate", stack.provider.certificate, secret))
+        made["provider.certificate", secret] = stack.provider.certificate
     if stack.consumer is not None:
         namespace = stack.consumer.egress_gateway.namespace
-        secret = (namespace, stack.consumer.client_secret)
-        made.append(("consumer.certificate", stack.consumer.certificate, secret))
+        made["consumer.certificate", (namespace, stack.consumer.client_secret)] = stack.consumer.certificate
         for imported in stack.consumer.providers:
-            if imported.certificate is not None:
-                secret = (namespace, imported.client_secret or stack.consumer.client_secret)
-                made.append((f"{_provider_key(imported)}.certificate", imported.certificate, secret))
+            secret = (namespace, imported.client_secret or stack.consumer.client_secret)
+            key = f"{_provider_key(imported)}.certificate" if imported.certificate else "consumer.certificate"
+            made[key, secret] = imported.certificate or stack.consumer.certificate
     for number, bundle in enumerate(stack.provider.consumer_bundles if stack.provider is not None else ()):
         yield from _unpinned(f"provider.consumerBundles[{number}]", bundle)
     if stack.provider is not None and stack.provider.consumers_crl and not stack.provider.brings_ca:
@@ -371,11 +370,12 @@ def _certificates(stack: Stack) -> Iterator[Finding]:
             "add `consumersCaCertificate` or `consumerBundles`, or put the lists under `ca.crl` into the server Secret",
         )
     yield from _one_secret_for_both(stack)
-    first: dict[tuple[str, str], tuple[str, Certificate]] = {}
-    for key, certificate, secret in made:
+    for key, certificate in {key: certificate for (key, _), certificate in made.items()}.items():
         yield from _certificate(key, certificate, rendered=stack.cluster.render)
         if certificate.cert_manager is not None and not certificate.cert_manager.trust_issuer:
             yield from _untrusting(key, stack)
+    first: dict[tuple[str, str], tuple[str, Certificate]] = {}
+    for (key, secret), certificate in made.items():
         other_key, other = first.setdefault(secret, (key, certificate))
         both_roles = "provider.certificate" in (key, other_key)
         if other_key != key and not both_roles and (certificate.made or other.made) and certificate != other:

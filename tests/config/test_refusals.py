@@ -969,6 +969,16 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "consumer.providers[data].certificate",
         "and consumer.certificate would both decide what is in the Secret mesh-egress/consumer-client",
     ),
+    "two certificates for a provider's client Secret": (
+        both(
+            put("consumer", "certificate", value={"stackSecret": "shop"}),
+            put("consumer", "providers", 0, "clientSecret", value="partners"),
+            put("consumer", "providers", 0, "certificate", value={"directory": "other"}),
+            put("consumer", "providers", 1, "clientSecret", value="partners"),
+        ),
+        "consumer.certificate",
+        "and consumer.providers[data].certificate would both decide what is in the Secret mesh-egress/partners",
+    ),
     "a private key among the consumers' CAs": (
         put("provider", "consumersCaCertificate", value="-----BEGIN PRIVATE KEY-----"),
         "provider.consumersCaCertificate",
