@@ -343,8 +343,8 @@ def _shared_secrets(consumer: Consumer) -> Iterator[Finding]:
                 )
 
 
-SHORTEST_CERTIFICATE = 3600
-"""Seconds; cert-manager refuses to issue for less."""
+SHORTEST_CERTIFICATE, LATEST_RENEWAL = 3600, 300
+"""Seconds; cert-manager refuses to issue for less, and to renew later before the end."""
 
 
 def _certificates(stack: Stack) -> Iterator[Finding]:
@@ -471,6 +471,13 @@ def _certificate(key: str, certificate: Certificate, *, rendered: bool) -> Itera
                 show(before),
                 f"is not below the duration ({duration}), so certificates would be renewed without end",
                 "lower it",
+            )
+        if seconds(before) < LATEST_RENEWAL:
+            yield Finding(
+                f"{key}.certManager.renewBefore",
+                show(before),
+                "is shorter than cert-manager allows (5m)",
+                "raise it",
             )
 
 

@@ -940,6 +940,15 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "provider.certificate.certManager.renewBefore",
         "renewed without end",
     ),
+    "a certificate that is renewed too late for cert-manager": (
+        put(
+            "provider",
+            "certificate",
+            value={"certManager": {"issuer": {"name": "ca"}, "trustIssuer": True, "renewBefore": "299s"}},
+        ),
+        "provider.certificate.certManager.renewBefore",
+        "shorter than cert-manager allows",
+    ),
     "cert-manager without the consumers' CA": (
         put("provider", "certificate", value={"certManager": {"issuer": {"name": "acme"}}}),
         "provider.certificate.certManager",
