@@ -579,13 +579,15 @@ def _namespaces(stack: Stack) -> Iterator[Finding]:
             )
     created = [(key, g.namespace) for key, g in shared if g.create_namespace and not g.adopt]
     created += [(f"upstreams[{u.name}]", u.namespace) for u in stack.upstreams if u.create_namespace]
+    if stack.broker is not None and stack.broker.create_namespace:
+        created.append(("broker", stack.broker.namespace))
     for key, namespace in created:
         if namespace in {stack.cluster.mesh_namespace, "default"} or namespace.startswith("kube-"):
             yield Finding(
                 f"{key}.createNamespace",
                 show(namespace),
                 "is a namespace of the cluster or of the mesh itself, which `down` would delete with all that is in it",
-                "choose a namespace of the gateway's own",
+                "choose a namespace of its own",
             )
 
 

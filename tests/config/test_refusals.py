@@ -1227,6 +1227,21 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "upstreams[ledger].createNamespace",
         "which `down` would delete",
     ),
+    "the broker in a namespace of Kubernetes' own": (
+        put(
+            "broker",
+            value={
+                "role": "forward",
+                "image": "broker:1",
+                "namespace": "kube-system",
+                "createNamespace": True,
+                "callers": {"anonymous": True, "networks": ["192.0.2.0/24"]},
+                "upstream": {"url": "https://fabrik.example"},
+            },
+        ),
+        "broker.createNamespace",
+        "which `down` would delete",
+    ),
     "the namespace of an adopted gateway": (
         put("consumer", "egressGateway", value={"adopt": True, "createNamespace": True}),
         "consumer.egressGateway.createNamespace",
