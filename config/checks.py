@@ -665,7 +665,8 @@ def _services(stack: Stack) -> Iterator[Finding]:
         services.append(("consumer.egressGateway.name", gateway.name, gateway.namespace))
     if stack.provider:
         gateway = stack.provider.ingress_gateway
-        services.append(("provider.ingressGateway.name", stack.provider.service_name, gateway.namespace))
+        for name in dict.fromkeys([gateway.name, stack.provider.service_name]):
+            services.append(("provider.ingressGateway.name", name, gateway.namespace))
     for upstream in _first_of(stack.upstreams, lambda u: u.name):
         key = f"upstreams[{upstream.name}]"
         services.append((key, names.upstream(upstream.name), upstream.namespace))

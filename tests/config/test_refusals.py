@@ -1373,6 +1373,21 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "provider.ingressGateway.serviceAccount",
         "is the identity of the gateway of consumer.egressGateway",
     ),
+    "two gateways of one name, whose Services differ": (
+        both(
+            put(
+                "consumer", "egressGateway", value={"name": "edge", "namespace": "edge", "labels": {"a": "b"}}
+            ),
+            put(
+                "provider",
+                "ingressGateway",
+                value={"name": "edge", "namespace": "edge", "labels": {"c": "d"}},
+            ),
+            put(*BALANCER, value={"awsController": {}}),
+        ),
+        "provider.ingressGateway.name",
+        "is the Service of consumer.egressGateway.name",
+    ),
     "one Secret, two gateways": (
         both(
             put("consumer", "egressGateway", value={"namespace": "edge"}),
