@@ -261,7 +261,8 @@ class _Program:
             manifest = consumer.sidecar_policy(config.egress_gateway, self._cluster, policy)
             suffix = f"sidecars-{policy.namespace}"
             owned = claim(str(manifest.name), policy.namespace, owner())
-            shared.child(suffix, manifest, shared.child(f"{suffix}-claim", owned, *shared.prerequisites))
+            before = (*shared.prerequisites, *self._in(policy.namespace))
+            shared.child(suffix, manifest, shared.child(f"{suffix}-claim", owned, *before))
         endpoints = []
         for imported in config.imports:
             by_name = next(p for p in config.providers if p.name == imported.provider)
@@ -285,10 +286,9 @@ class _Program:
                     connect_timeout=by_name.connect_timeout,
                     keepalive=by_name.keepalive,
                 )
+                before = (*prerequisites[imported.provider], *self._in(imported.namespace))
                 formerly = names.former_slugs(imported, endpoint)
-                route = ConsumerEgress(
-                    slug, args, self._options(*prerequisites[imported.provider], formerly=formerly)
-                )
+                route = ConsumerEgress(slug, args, self._options(*before, formerly=formerly))
                 endpoints.append(_imported_output(route, imported, endpoint))
         return {
             "id": config.id,
@@ -352,11 +352,10 @@ class _Program:
     def declare_upstream(self, config: Upstream) -> Outputs:
         """One upstream with its gateway; its entry of the output `upstreams`."""
         args = EgressGatewayPerUpstreamArgs(config, self._cluster)
-        egress = EgressGatewayPerUpstream(
-            config.name,
-            args,
-            self._options(*self._in(config.namespace), formerly=[config.formerly] if config.formerly else []),
-        )
+        places = dict.fromkeys([config.namespace, *args.foreign_namespaces])
+        before = [created for namespace in places for created in self._in(namespace)]
+        formerly = [config.formerly] if config.formerly else []
+        egress = EgressGatewayPerUpstream(config.name, args, self._options(*before, formerly=formerly))
         return {
             "name": config.name,
             "namespace": config.namespace,
