@@ -135,7 +135,7 @@ def _go(arguments: Sequence[str], module: Module, on_line: Callable[[str], None]
                 process = subprocess.Popen(
                     [go, *arguments],
                     cwd=module.directory,
-                    env={**os.environ, **_ENVIRONMENT},
+                    env={"HOME": str(cache.home()), **os.environ, **_ENVIRONMENT},
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=subprocess.PIPE,

@@ -108,8 +108,8 @@ def aws_stand_in() -> Path | None:
 
 def plugin_home() -> Path:
     """Pulumi's own folder: `$PULUMI_HOME`, by default `~/.pulumi`."""
-    home = os.environ.get("PULUMI_HOME")
-    return Path(home) if home else Path.home() / ".pulumi"
+    own = os.environ.get("PULUMI_HOME")
+    return Path(own) if own else cache.home() / ".pulumi"
 
 
 def _install(cli: Cli, version: str, progress: Progress) -> None:

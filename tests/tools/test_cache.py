@@ -107,3 +107,16 @@ def test_kill_9_of_the_maker_frees_the_lock(machine: Machine, tmp_path: Path) ->
     cache.fill("tool-1", lambda staging: (staging / "tool").touch(), machine.progress)
 
     assert (machine.cache / "tool-1" / "tool").exists()
+
+
+def test_a_user_without_a_home_is_told_to_set_one(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+    def unknown(user: int) -> object:
+        raise KeyError(f"getpwuid(): uid not found: {user}")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "PULUMI_HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+    for place in (cache.cache_root, plugins.plugin_home):
+        with pytest.raises(ToolError, match="set HOME"):
+            place()

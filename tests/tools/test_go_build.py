@@ -112,6 +112,16 @@ def test_without_go_it_says_what_to_do(machine: Machine) -> None:
         go_build.build([PROGRAM], machine.progress)
 
 
+def test_go_gets_the_home_that_it_needs_for_its_cache(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_fake_go(machine, 'echo "$HOME"')
+
+    assert go_build.go_version(MODULE) == str(tmp_path / "home")
+    monkeypatch.delenv("HOME")
+    assert go_build.go_version(MODULE) == str(Path.home())
+
+
 def test_an_interrupt_ends_the_compiler(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
