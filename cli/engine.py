@@ -81,6 +81,8 @@ class Engine:
 
     def _deployed(self, stack: str) -> bool:
         """Whether `stack` exports anything; one that was only previewed is there, but empty."""
+        if self.local is not None and stack not in self.project.stacks():
+            return False
         found = self.find(stack)
         return found is not None and bool(found.outputs())
 

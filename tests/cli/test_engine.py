@@ -258,6 +258,15 @@ def test_a_reference_to_what_was_never_deployed(root: Path, capsys: pytest.Captu
     assert cli(root, "up", "example-a", "--with-references") == ExitCode.OK
 
 
+def test_a_reference_to_what_has_no_file_names_both(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = root / "stacks/Pulumi.example-a.yaml"
+    file.write_text("config:\n  meshbridge:y: {stack: organization/meshbridge/exmaple-b}\n")
+    assert cli(root, "up", "example-a") == ExitCode.FAILED
+    assert f"{file} refers to exmaple-b, which was never deployed" in capsys.readouterr().err
+
+
 def test_down_of_what_was_never_deployed_is_no_error(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(root, "down") == ExitCode.OK
     assert "nothing to destroy" in capsys.readouterr().err

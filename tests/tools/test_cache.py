@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.conftest import Machine
-from tools import cache
+from tools import cache, plugins
 from tools.errors import ToolError
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SLOW_FILL = """
 import sys, time
 from pathlib import Path
-from tools import cache
+from tools import cache, plugins
 from tools.progress import Progress
 
 def make(staging):
