@@ -43,8 +43,8 @@ class Workload(Model):
     """CPU that each replica reserves."""
 
     memory_request: Quantity = "256Mi"
-    """Memory that each replica reserves; an endpoint costs Envoy 60 to 75 KiB, or more on
-    an egress gateway (see the README)."""
+    """Memory that each replica reserves; an endpoint costs Envoy 60 to 80 KiB, or 200 to 220
+    on an egress gateway (see the README)."""
 
     memory_limit: Quantity = "2Gi"
     """Memory at which a replica is ended."""
