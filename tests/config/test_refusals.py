@@ -673,6 +673,16 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "provider.ingressGateway.workload.cpuRequest",
         "is nothing",
     ),
+    "memory for CPU": (
+        gateway(workload={"cpuRequest": "256Mi"}),
+        "provider.ingressGateway.workload.cpuRequest",
+        "is no amount of CPU",
+    ),
+    "CPU for memory": (
+        gateway(workload={"memoryRequest": "100m"}),
+        "provider.ingressGateway.workload.memoryRequest",
+        "is no amount of memory",
+    ),
     "less memory than reserved": (
         gateway(workload={"memoryRequest": "3G"}),
         "provider.ingressGateway.workload.memoryLimit",
