@@ -36,6 +36,7 @@ from config import (
     Cluster,
     ConfigError,
     Consumer,
+    Finding,
     Gateway,
     Import,
     ImportedEndpoint,
@@ -124,7 +125,7 @@ class _Program:
         self._certificates = certificates
         self._plugin = KubernetesProvider(
             "cluster",
-            kubeconfig=kubeconfig if kubeconfig is not None else _expanded(stack.cluster.kubeconfig),
+            kubeconfig=kubeconfig if kubeconfig is not None else _file(stack.cluster.kubeconfig),
             context=stack.cluster.context,
             rendered_to=_rendered() if stack.cluster.render else None,
         )
@@ -379,8 +380,16 @@ def _rendered() -> str:
     return str(RENDERED / pulumi.get_stack())
 
 
-def _expanded(kubeconfig: str | None) -> str | None:
-    return str(Path(kubeconfig).expanduser()) if kubeconfig is not None else None
+def _file(kubeconfig: str | None) -> str | None:
+    """The path of a kubeconfig. Raises pulumi.RunError where there is none: Pulumi's plugin would take the path for the contents."""
+    if kubeconfig is None:
+        return None
+    path = Path(kubeconfig).expanduser()
+    if not path.is_file():
+        remedy = "correct the path, or choose `context` or `kubeconfigSecret: true`"
+        finding = Finding("cluster.kubeconfig", repr(kubeconfig), "is no file on this machine", remedy)
+        raise pulumi.RunError(str(ConfigError([finding])))
+    return str(path)
 
 
 def _created_namespaces(stack: Stack) -> Iterator[str]:
