@@ -198,11 +198,12 @@ def _gateways(stack: Stack) -> Iterator[Finding]:
         gateways.append(("provider.ingressGateway", stack.provider.ingress_gateway))
     for key, gateway in gateways:
         yield from _workload(key, gateway.workload)
-        for field in ("workload", "service"):
-            if gateway.adopt and field in gateway.model_fields_set:
+        given = gateway.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        for field in ("workload", "service", "egressCidrs"):
+            if gateway.adopt and field in given:
                 yield Finding(
                     f"{key}.{field}",
-                    show(getattr(gateway, field).model_dump(mode="json", by_alias=True, exclude_unset=True)),
+                    show(given[field]),
                     "describes a gateway that the stack creates, but `adopt: true` uses one that exists",
                     "remove it, or set `adopt: false`",
                 )

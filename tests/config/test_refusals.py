@@ -1375,6 +1375,11 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "upstreams[ledger].servicePort",
         "the proxy itself listens",
     ),
+    "networks of a gateway whose network policy is another's": (
+        put("consumer", "egressGateway", value={"adopt": True, "egressCidrs": ["192.0.2.0/24"]}),
+        "consumer.egressGateway.egressCidrs",
+        "describes a gateway that the stack creates",
+    ),
     "one service account, two gateways": (
         both(
             put("consumer", "egressGateway", value={"namespace": "edge", "serviceAccount": "proxy"}),
