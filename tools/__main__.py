@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -52,7 +53,7 @@ def list_tools(as_json: Json = False) -> None:
     rows = [
         {"name": name, "version": tools.version(name), "path": str(found) if found is not None else None}
         for name in tools.expand("all")
-        for found in [tools.find(name)]
+        for found in [_present(name)]
     ]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -61,6 +62,13 @@ def list_tools(as_json: Json = False) -> None:
     for row in rows:
         table.add_row(row["name"], row["version"], row["path"] or "not there yet")
     Console(soft_wrap=True).print(table)
+
+
+def _present(name: str) -> Path | None:
+    try:
+        return tools.find(name)
+    except tools.GoMissingError:  # which made what there may be
+        return None
 
 
 @app.command()

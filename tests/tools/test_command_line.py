@@ -51,6 +51,15 @@ def test_json_is_for_scripts(machine: Machine) -> None:
     assert rows["kube-apiserver"]["version"].startswith("v1.")
 
 
+def test_a_machine_without_go_sees_what_there_is(machine: Machine) -> None:
+    listed = run("list", "--json")
+
+    assert listed.returncode == 0, listed.stderr
+    rows = {row["name"]: row for row in json.loads(listed.stdout)}
+    assert rows["etcd"]["path"] is None
+    assert rows["etcd"]["version"].startswith("v3.")
+
+
 def test_what_cannot_be_had_is_exit_code_1_and_a_message(machine: Machine) -> None:
     result = run("path", "etcd")
 
