@@ -1380,6 +1380,23 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "consumer.egressGateway.egressCidrs",
         "describes a gateway that the stack creates",
     ),
+    "one client network twice, written in two ways": (
+        both(
+            put(
+                *BALANCER,
+                value={
+                    "awsNlb": {
+                        "subnets": [SUBNET],
+                        "ipAddressType": "dualstack",
+                        "sourceRanges": ["fd00::/8", "192.0.2.0/24", "fd00:0::/8"],
+                    }
+                },
+            ),
+            put("aws", value={"region": "eu-central-1"}),
+        ),
+        "provider.loadBalancer.awsNlb.sourceRanges[2]",
+        "name each network once",
+    ),
     "one service account, two gateways": (
         both(
             put("consumer", "egressGateway", value={"namespace": "edge", "serviceAccount": "proxy"}),
