@@ -919,6 +919,13 @@ def _upstream(key: str, upstream: Upstream) -> Iterator[Finding]:
             f"is missing: the address {upstream.address} is no name that a certificate could be checked against",
             "add the name in the upstream's certificate",
         )
+    if is_ip(upstream.address) and not _contains(upstream.egress_cidrs, upstream.address):
+        yield Finding(
+            f"{key}.egressCidrs",
+            show(upstream.egress_cidrs),
+            f"do not contain the address {upstream.address}, so the gateway could not reach the upstream",
+            "add a network that does",
+        )
     if upstream.tls.client_certificate and upstream.tls.credential_secret is None:
         yield Finding(
             f"{key}.tls.clientCertificate",
@@ -970,6 +977,10 @@ def _upstream(key: str, upstream: Upstream) -> Iterator[Finding]:
         "is the namespace of",
         "name each namespace once",
     )
+
+
+def _contains(networks: Iterable[str], address: str) -> bool:
+    return any(ipaddress.ip_address(address) in ipaddress.ip_network(network) for network in networks)
 
 
 def _names_in(data: Mapping[str, object], section: str, items: str) -> set[str]:

@@ -1397,6 +1397,11 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "provider.loadBalancer.awsNlb.sourceRanges[2]",
         "name each network once",
     ),
+    "an upstream outside the networks of its gateway": (
+        put(*LEDGER, "egressCidrs", value=["198.51.100.0/24", "fd00::/8"]),
+        "upstreams[ledger].egressCidrs",
+        "do not contain the address 192.0.2.7",
+    ),
     "one service account, two gateways": (
         both(
             put("consumer", "egressGateway", value={"namespace": "edge", "serviceAccount": "proxy"}),
