@@ -371,6 +371,7 @@ def _certificates(stack: Stack) -> Iterator[Finding]:
             "add `consumersCaCertificate` or `consumerBundles`, or put the lists under `ca.crl` into the server Secret",
         )
     yield from _one_secret_for_both(stack)
+    yield from _claimed_twice(stack)
     for key, certificate in {key: certificate for (key, _), certificate in made.items()}.items():
         yield from _certificate(key, certificate, rendered=stack.cluster.render)
         if certificate.cert_manager is not None and not certificate.cert_manager.trust_issuer:
@@ -438,6 +439,33 @@ def _one_secret_for_both(stack: Stack) -> Iterator[Finding]:
             f"is a client Secret too, of the egress gateway in the same namespace {namespace!r}",
             "give the ingress gateway a Secret of its own",
         )
+
+
+def _claimed_twice(stack: Stack) -> Iterator[Finding]:
+    """A Secret that the stack makes, or for which it says whom to trust, of the name of its gateway: the claims of the two would
+    be one object, which goes with the first of them."""
+    provider, consumer = stack.provider, stack.consumer
+    secrets: dict[str, tuple[Gateway, str]] = {}
+    if provider is not None and (provider.certificate.made or provider.brings_ca):
+        secrets["provider.serverSecret"] = (provider.ingress_gateway, provider.server_secret)
+    for imported in consumer.providers if consumer is not None else ():
+        if consumer is not None and (
+            (imported.certificate or consumer.certificate).made or imported.brings_ca
+        ):
+            key = (
+                f"{_provider_key(imported)}.clientSecret"
+                if imported.client_secret
+                else "consumer.clientSecret"
+            )
+            secrets[key] = (consumer.egress_gateway, imported.client_secret or consumer.client_secret)
+    for key, (gateway, secret) in secrets.items():
+        if secret == gateway.name and not gateway.adopt:
+            yield Finding(
+                key,
+                show(secret),
+                f"is the name of its gateway too, and both would be claimed by one ConfigMap, `{secret}-owner`",
+                "choose another name for the Secret",
+            )
 
 
 def _certificate(key: str, certificate: Certificate, *, rendered: bool) -> Iterator[Finding]:

@@ -1402,6 +1402,22 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "upstreams[ledger].egressCidrs",
         "do not contain the address 192.0.2.7",
     ),
+    "a server Secret of the name of its gateway": (
+        both(
+            put("provider", "serverSecret", value="provider-ingress"),
+            put("provider", "certificate", value={"directory": "pki"}),
+        ),
+        "provider.serverSecret",
+        "is the name of its gateway too",
+    ),
+    "a client Secret of the name of its gateway": (
+        both(
+            put("consumer", "providers", 0, "clientSecret", value="istio-egressgateway"),
+            put("consumer", "providers", 0, "certificate", value={"directory": "pki"}),
+        ),
+        "consumer.providers[data].clientSecret",
+        "is the name of its gateway too",
+    ),
     "one service account, two gateways": (
         both(
             put("consumer", "egressGateway", value={"namespace": "edge", "serviceAccount": "proxy"}),
