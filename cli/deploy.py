@@ -24,6 +24,10 @@ def up(
     with_references: Annotated[
         bool, typer.Option("--with-references", help="Deploy the stacks that these refer to as well.")
     ] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Look at what is really there first, and take back what drifted."),
+    ] = False,
 ) -> None:
     """Deploy stacks, those that others refer to first, and say what can now reach what."""
     project = project_of(context)
@@ -36,7 +40,7 @@ def up(
         try:
             pulumi.check_references(name)
             stack = pulumi.create(name)
-            stack.up()
+            stack.up(refresh=refresh)
             done.append((name, Outputs.read(name, stack.outputs())))
         except CliError:
             _tell_rest(ordered[number + 1 :])

@@ -81,6 +81,8 @@ class Engine:
 
     def _deployed(self, stack: str) -> bool:
         """Whether `stack` exports anything; one that was only previewed is there, but empty."""
+        if self.local is not None and stack not in self.project.stacks():
+            return False
         found = self.find(stack)
         return found is not None and bool(found.outputs())
 
@@ -147,9 +149,13 @@ class Stack:
     name: str
     _arguments: tuple[str, ...]
 
-    def up(self) -> None:
-        """Make the stack as its file says; progress goes to the terminal."""
-        self._change("up", "--yes")
+    def up(self, *, refresh: bool) -> None:
+        """Make the stack as its file says; progress goes to the terminal.
+
+        With `refresh` the state learns what is really there before; else it is believed, so what somebody changed by hand
+        stays.
+        """
+        self._change("up", "--yes", *(["--refresh"] if refresh else []))
 
     def destroy(self) -> None:
         """Remove everything that the stack made."""

@@ -2,7 +2,8 @@
 
 The child gets a process group of its own, so a Ctrl-C in the terminal reaches it once, through us: it is passed on
 as SIGINT (the engine then finishes what is in flight, saves its state and ends), we wait, and whatever the child
-left in its group is ended. A second Ctrl-C is passed on too, which tells the engine to stop at once.
+left in its group is ended. A second Ctrl-C is passed on too, which tells the engine to stop at once. What we were started
+to ignore, as `nohup` has it of a terminal that is closed, is ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from tools.stops import STOPS
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ class _Forward:
 @contextmanager
 def _forwarding() -> Iterator[_Forward]:
     forward = _Forward()
-    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    heeded = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, forward) for number in heeded}
     try:
         yield forward
     finally:

@@ -161,8 +161,8 @@ def _plan(pulumi: engine.Engine, name: str, *, refresh: bool) -> Plan:
         if stack is None:
             return failed_plan(
                 name,
-                f"There is no stack {name} in {pulumi.environment[engine.BACKEND]}. Deploy it (python -m cli up {name}),"
-                f" or make it empty (pulumi stack init {name}).",
+                f"There is no stack {name} in the state. Deploy it (python -m cli up {name}), or make it empty (pulumi stack"
+                f" init {name}).",
             )
         raw, succeeded = stack.preview(refresh=refresh)
         return read_plan(name, raw, succeeded=succeeded)

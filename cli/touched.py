@@ -75,7 +75,10 @@ def changed_files(root: Path, base: str) -> list[str]:
         f"{base}...HEAD",
         "--",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # A name can be any bytes, whoever wrote the change.
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="surrogateescape", check=False
+    )
     if done.returncode != 0:
         raise CliError(
             f"git cannot compare HEAD with {base!r}: {done.stderr.strip()}",

@@ -19,6 +19,7 @@ _ciphertext = re.compile(r"v1:[A-Za-z0-9+/]{16}:[A-Za-z0-9+/]+={0,2}")
 _private_key = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
+_userinfo = re.compile(r"://[^/\s]*@")
 _path_part = re.compile(r"\[(\d+)\]|\[(\"(?:[^\"\\]|\\.)*\")\]|([^.\[\]]+)")
 
 
@@ -32,10 +33,10 @@ class Difference:
 
 
 def mask_text(text: str) -> str:
-    """`text` without secrets and without the engine's placeholders."""
+    """`text` without secrets, be they a URL's user and password, and without the engine's placeholders."""
     if wire.SIGNATURE in text:
         return MASKED
-    text = _private_key.sub(MASKED, text)
+    text = _userinfo.sub(f"://{MASKED}@", _private_key.sub(MASKED, text))
     return _unknown.sub(COMPUTED, _ciphertext.sub(MASKED, text))
 
 

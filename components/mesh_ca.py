@@ -12,9 +12,11 @@ import pulumi
 
 from components.certificate import read_files, refuse
 from components.component import Component
+from components.resources import owner
 from config import Cluster, ConfigError
 from config import MeshCa as MeshCaConfig
 from routing import certificate
+from routing.manifest import claim
 
 if TYPE_CHECKING:
     from certificates import Problem
@@ -33,13 +35,16 @@ class MeshCaArgs:
 
 
 class MeshCa(Component):
-    """The Secret `cacerts`. The private key is a secret Output."""
+    """The Secret `cacerts`. The private key is a secret Output. The claim comes first, so that a second stack does not
+    replace the root of the whole mesh."""
 
     def __init__(self, name: str, args: MeshCaArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(name, opts)
         refuse_unfit_mesh_ca(args)
         data = {key: pulumi.Output.secret(text) for key, text in args.data.items()}
-        self.child("secret", certificate.secret(certificate.MESH_CA, args.cluster.mesh_namespace, data))
+        namespace = args.cluster.mesh_namespace
+        owned = self.child("claim", claim(certificate.MESH_CA, namespace, owner()))
+        self.child("secret", certificate.secret(certificate.MESH_CA, namespace, data), owned)
         self.register_outputs({})
 
 

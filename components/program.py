@@ -36,6 +36,7 @@ from config import (
     Cluster,
     ConfigError,
     Consumer,
+    Finding,
     Gateway,
     Import,
     ImportedEndpoint,
@@ -104,8 +105,8 @@ class Authorities:
 class _Program:
     """One run for one stack: its cluster, and the namespaces that it owns there.
 
-    Existing objects are applied over, so that a run takes up what an interrupted one made and takes back what was
-    changed by hand. Two stacks that would create one gateway are told apart by its claim.
+    Existing objects are applied over, so that a run takes up what an interrupted one made and, where it refreshes, takes back
+    what was changed by hand. Two stacks that would create one gateway are told apart by its claim.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class _Program:
         self._certificates = certificates
         self._plugin = KubernetesProvider(
             "cluster",
-            kubeconfig=kubeconfig if kubeconfig is not None else _expanded(stack.cluster.kubeconfig),
+            kubeconfig=kubeconfig if kubeconfig is not None else _file(stack.cluster.kubeconfig),
             context=stack.cluster.context,
             rendered_to=_rendered() if stack.cluster.render else None,
         )
@@ -261,7 +262,8 @@ class _Program:
             manifest = consumer.sidecar_policy(config.egress_gateway, self._cluster, policy)
             suffix = f"sidecars-{policy.namespace}"
             owned = claim(str(manifest.name), policy.namespace, owner())
-            shared.child(suffix, manifest, shared.child(f"{suffix}-claim", owned, *shared.prerequisites))
+            before = (*shared.prerequisites, *self._in(policy.namespace))
+            shared.child(suffix, manifest, shared.child(f"{suffix}-claim", owned, *before))
         endpoints = []
         for imported in config.imports:
             by_name = next(p for p in config.providers if p.name == imported.provider)
@@ -285,10 +287,9 @@ class _Program:
                     connect_timeout=by_name.connect_timeout,
                     keepalive=by_name.keepalive,
                 )
+                before = (*prerequisites[imported.provider], *self._in(imported.namespace))
                 formerly = names.former_slugs(imported, endpoint)
-                route = ConsumerEgress(
-                    slug, args, self._options(*prerequisites[imported.provider], formerly=formerly)
-                )
+                route = ConsumerEgress(slug, args, self._options(*before, formerly=formerly))
                 endpoints.append(_imported_output(route, imported, endpoint))
         return {
             "id": config.id,
@@ -352,11 +353,10 @@ class _Program:
     def declare_upstream(self, config: Upstream) -> Outputs:
         """One upstream with its gateway; its entry of the output `upstreams`."""
         args = EgressGatewayPerUpstreamArgs(config, self._cluster)
-        egress = EgressGatewayPerUpstream(
-            config.name,
-            args,
-            self._options(*self._in(config.namespace), formerly=[config.formerly] if config.formerly else []),
-        )
+        places = dict.fromkeys([config.namespace, *args.foreign_namespaces])
+        before = [created for namespace in places for created in self._in(namespace)]
+        formerly = [config.formerly] if config.formerly else []
+        egress = EgressGatewayPerUpstream(config.name, args, self._options(*before, formerly=formerly))
         return {
             "name": config.name,
             "namespace": config.namespace,
@@ -380,8 +380,16 @@ def _rendered() -> str:
     return str(RENDERED / pulumi.get_stack())
 
 
-def _expanded(kubeconfig: str | None) -> str | None:
-    return str(Path(kubeconfig).expanduser()) if kubeconfig is not None else None
+def _file(kubeconfig: str | None) -> str | None:
+    """The path of a kubeconfig. Raises pulumi.RunError where there is none: Pulumi's plugin would take the path for the contents."""
+    if kubeconfig is None:
+        return None
+    path = Path(kubeconfig).expanduser()
+    if not path.is_file():
+        remedy = "correct the path, or choose `context` or `kubeconfigSecret: true`"
+        finding = Finding("cluster.kubeconfig", repr(kubeconfig), "is no file on this machine", remedy)
+        raise pulumi.RunError(str(ConfigError([finding])))
+    return str(path)
 
 
 def _created_namespaces(stack: Stack) -> Iterator[str]:

@@ -182,7 +182,7 @@ def _name_pattern(domain: str) -> str:
 def _required(address: str | None) -> str:
     if address is None:
         raise pulumi.RunError(
-            "provider.dns: the load balancer has no address yet, so there is no record to make; run `up` again once it "
+            "provider.dns: the load balancer has no address yet, so there is no record to make; run `up --refresh` once it "
             "has, or leave `cluster.awaitReadiness` on"
         )
     return address

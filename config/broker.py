@@ -13,7 +13,9 @@ from config import names
 from config.consumer import Limits
 from config.types import (
     Annotations,
+    Bytes,
     Cidr,
+    Cpu,
     Host,
     Label,
     Listener,
@@ -23,7 +25,6 @@ from config.types import (
     PinnedImage,
     Port,
     Positive,
-    Quantity,
     ServiceName,
     ServiceUrl,
     Subdomain,
@@ -104,7 +105,7 @@ class Store(Model):
 class BrokerVolume(Model):
     """The volume of a broker without `store`: SQLite and the state of the stacks."""
 
-    size: Quantity = "1Gi"
+    size: Bytes = "1Gi"
     """Size of the PersistentVolumeClaim."""
 
     storage_class: Subdomain | None = None
@@ -115,13 +116,13 @@ class BrokerWorkload(Model):
     """Size and placement of the broker's Pods. An update of a stack runs two more processes in the Pod: the engine and its
     plugin."""
 
-    cpu_request: Quantity = "250m"
+    cpu_request: Cpu = "250m"
     """CPU that each replica reserves."""
 
-    memory_request: Quantity = "512Mi"
+    memory_request: Bytes = "512Mi"
     """Memory that each replica reserves."""
 
-    memory_limit: Quantity = "2Gi"
+    memory_limit: Bytes = "2Gi"
     """Memory at which a replica is ended."""
 
     node_selector: NodeLabels = Field(default_factory=dict)

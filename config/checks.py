@@ -198,11 +198,12 @@ def _gateways(stack: Stack) -> Iterator[Finding]:
         gateways.append(("provider.ingressGateway", stack.provider.ingress_gateway))
     for key, gateway in gateways:
         yield from _workload(key, gateway.workload)
-        for field in ("workload", "service"):
-            if gateway.adopt and field in gateway.model_fields_set:
+        given = gateway.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        for field in ("workload", "service", "egressCidrs"):
+            if gateway.adopt and field in given:
                 yield Finding(
                     f"{key}.{field}",
-                    show(getattr(gateway, field).model_dump(mode="json", by_alias=True, exclude_unset=True)),
+                    show(given[field]),
                     "describes a gateway that the stack creates, but `adopt: true` uses one that exists",
                     "remove it, or set `adopt: false`",
                 )
@@ -343,24 +344,23 @@ def _shared_secrets(consumer: Consumer) -> Iterator[Finding]:
                 )
 
 
-SHORTEST_CERTIFICATE = 3600
-"""Seconds; cert-manager refuses to issue for less."""
+SHORTEST_CERTIFICATE, LATEST_RENEWAL = 3600, 300
+"""Seconds; cert-manager refuses to issue for less, and to renew later before the end."""
 
 
 def _certificates(stack: Stack) -> Iterator[Finding]:
     """Where certificates come from; and that no Secret is made twice, with different contents."""
-    made: list[tuple[str, Certificate, tuple[str, str]]] = []
+    made: dict[tuple[str, tuple[str, str]], Certificate] = {}
     if stack.provider is not None:
         secret = (stack.provider.ingress_gateway.namespace, stack.provider.server_secret)
-        made.append(("provider.certificate", stack.provider.certificate, secret))
+        made["provider.certificate", secret] = stack.provider.certificate
     if stack.consumer is not None:
         namespace = stack.consumer.egress_gateway.namespace
-        secret = (namespace, stack.consumer.client_secret)
-        made.append(("consumer.certificate", stack.consumer.certificate, secret))
+        made["consumer.certificate", (namespace, stack.consumer.client_secret)] = stack.consumer.certificate
         for imported in stack.consumer.providers:
-            if imported.certificate is not None:
-                secret = (namespace, imported.client_secret or stack.consumer.client_secret)
-                made.append((f"{_provider_key(imported)}.certificate", imported.certificate, secret))
+            secret = (namespace, imported.client_secret or stack.consumer.client_secret)
+            key = f"{_provider_key(imported)}.certificate" if imported.certificate else "consumer.certificate"
+            made[key, secret] = imported.certificate or stack.consumer.certificate
     for number, bundle in enumerate(stack.provider.consumer_bundles if stack.provider is not None else ()):
         yield from _unpinned(f"provider.consumerBundles[{number}]", bundle)
     if stack.provider is not None and stack.provider.consumers_crl and not stack.provider.brings_ca:
@@ -371,11 +371,13 @@ def _certificates(stack: Stack) -> Iterator[Finding]:
             "add `consumersCaCertificate` or `consumerBundles`, or put the lists under `ca.crl` into the server Secret",
         )
     yield from _one_secret_for_both(stack)
-    first: dict[tuple[str, str], tuple[str, Certificate]] = {}
-    for key, certificate, secret in made:
+    yield from _claimed_twice(stack)
+    for key, certificate in {key: certificate for (key, _), certificate in made.items()}.items():
         yield from _certificate(key, certificate, rendered=stack.cluster.render)
         if certificate.cert_manager is not None and not certificate.cert_manager.trust_issuer:
             yield from _untrusting(key, stack)
+    first: dict[tuple[str, str], tuple[str, Certificate]] = {}
+    for (key, secret), certificate in made.items():
         other_key, other = first.setdefault(secret, (key, certificate))
         both_roles = "provider.certificate" in (key, other_key)
         if other_key != key and not both_roles and (certificate.made or other.made) and certificate != other:
@@ -439,6 +441,33 @@ def _one_secret_for_both(stack: Stack) -> Iterator[Finding]:
         )
 
 
+def _claimed_twice(stack: Stack) -> Iterator[Finding]:
+    """A Secret that the stack makes, or for which it says whom to trust, of the name of its gateway: the claims of the two would
+    be one object, which goes with the first of them."""
+    provider, consumer = stack.provider, stack.consumer
+    secrets: dict[str, tuple[Gateway, str]] = {}
+    if provider is not None and (provider.certificate.made or provider.brings_ca):
+        secrets["provider.serverSecret"] = (provider.ingress_gateway, provider.server_secret)
+    for imported in consumer.providers if consumer is not None else ():
+        if consumer is not None and (
+            (imported.certificate or consumer.certificate).made or imported.brings_ca
+        ):
+            key = (
+                f"{_provider_key(imported)}.clientSecret"
+                if imported.client_secret
+                else "consumer.clientSecret"
+            )
+            secrets[key] = (consumer.egress_gateway, imported.client_secret or consumer.client_secret)
+    for key, (gateway, secret) in secrets.items():
+        if secret == gateway.name and not gateway.adopt:
+            yield Finding(
+                key,
+                show(secret),
+                f"is the name of its gateway too, and both would be claimed by one ConfigMap, `{secret}-owner`",
+                "choose another name for the Secret",
+            )
+
+
 def _certificate(key: str, certificate: Certificate, *, rendered: bool) -> Iterator[Finding]:
     chosen = {
         "stackSecret": certificate.stack_secret,
@@ -471,6 +500,13 @@ def _certificate(key: str, certificate: Certificate, *, rendered: bool) -> Itera
                 show(before),
                 f"is not below the duration ({duration}), so certificates would be renewed without end",
                 "lower it",
+            )
+        if seconds(before) < LATEST_RENEWAL:
+            yield Finding(
+                f"{key}.certManager.renewBefore",
+                show(before),
+                "is shorter than cert-manager allows (5m)",
+                "raise it",
             )
 
 
@@ -572,13 +608,15 @@ def _namespaces(stack: Stack) -> Iterator[Finding]:
             )
     created = [(key, g.namespace) for key, g in shared if g.create_namespace and not g.adopt]
     created += [(f"upstreams[{u.name}]", u.namespace) for u in stack.upstreams if u.create_namespace]
+    if stack.broker is not None and stack.broker.create_namespace:
+        created.append(("broker", stack.broker.namespace))
     for key, namespace in created:
         if namespace in {stack.cluster.mesh_namespace, "default"} or namespace.startswith("kube-"):
             yield Finding(
                 f"{key}.createNamespace",
                 show(namespace),
                 "is a namespace of the cluster or of the mesh itself, which `down` would delete with all that is in it",
-                "choose a namespace of the gateway's own",
+                "choose a namespace of its own",
             )
 
 
@@ -656,7 +694,8 @@ def _services(stack: Stack) -> Iterator[Finding]:
         services.append(("consumer.egressGateway.name", gateway.name, gateway.namespace))
     if stack.provider:
         gateway = stack.provider.ingress_gateway
-        services.append(("provider.ingressGateway.name", stack.provider.service_name, gateway.namespace))
+        for name in dict.fromkeys([gateway.name, stack.provider.service_name]):
+            services.append(("provider.ingressGateway.name", name, gateway.namespace))
     for upstream in _first_of(stack.upstreams, lambda u: u.name):
         key = f"upstreams[{upstream.name}]"
         services.append((key, names.upstream(upstream.name), upstream.namespace))
@@ -908,6 +947,13 @@ def _upstream(key: str, upstream: Upstream) -> Iterator[Finding]:
             f"is missing: the address {upstream.address} is no name that a certificate could be checked against",
             "add the name in the upstream's certificate",
         )
+    if is_ip(upstream.address) and not _contains(upstream.egress_cidrs, upstream.address):
+        yield Finding(
+            f"{key}.egressCidrs",
+            show(upstream.egress_cidrs),
+            f"do not contain the address {upstream.address}, so the gateway could not reach the upstream",
+            "add a network that does",
+        )
     if upstream.tls.client_certificate and upstream.tls.credential_secret is None:
         yield Finding(
             f"{key}.tls.clientCertificate",
@@ -959,6 +1005,10 @@ def _upstream(key: str, upstream: Upstream) -> Iterator[Finding]:
         "is the namespace of",
         "name each namespace once",
     )
+
+
+def _contains(networks: Iterable[str], address: str) -> bool:
+    return any(ipaddress.ip_address(address) in ipaddress.ip_network(network) for network in networks)
 
 
 def _names_in(data: Mapping[str, object], section: str, items: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -231,12 +232,16 @@ def _families(stack: Stack, balancer: LoadBalancer) -> Iterator[Finding]:
 
 def _source_ranges(balancer: LoadBalancer) -> Iterator[Finding]:
     network = balancer.network
-    if network is None or network.ip_address_type == "dualstack":
+    if network is None:
         return
+    ranges = [ipaddress.ip_network(source) for source in network.source_ranges]
     for index, source in enumerate(network.source_ranges):
-        if ":" in source:
+        key = f"{BALANCER}.{_keys(balancer)[0]}.sourceRanges[{index}]"
+        if ranges[index] in ranges[:index]:
+            yield Finding(key, show(source), "stands before it already", "name each network once")
+        if ":" in source and network.ip_address_type != "dualstack":
             yield Finding(
-                f"{BALANCER}.{_keys(balancer)[0]}.sourceRanges[{index}]",
+                key,
                 show(source),
                 "is an IPv6 network, and the load balancer has IPv4 addresses alone",
                 "remove it, or choose `ipAddressType: dualstack`",

@@ -8,7 +8,9 @@ from pydantic import Field
 
 from config.types import (
     Annotations,
+    Bytes,
     Cidr,
+    Cpu,
     Label,
     Listener,
     LoadBalancerClass,
@@ -18,7 +20,6 @@ from config.types import (
     Percent,
     PodLabels,
     Positive,
-    Quantity,
     ServiceName,
 )
 
@@ -39,14 +40,14 @@ class Workload(Model):
     target_cpu_percent: Percent = 70
     """CPU utilisation, in per cent of the request, that the autoscaler aims at."""
 
-    cpu_request: Quantity = "100m"
+    cpu_request: Cpu = "100m"
     """CPU that each replica reserves."""
 
-    memory_request: Quantity = "256Mi"
-    """Memory that each replica reserves; an endpoint costs Envoy 60 to 75 KiB, or more on
-    an egress gateway (see the README)."""
+    memory_request: Bytes = "256Mi"
+    """Memory that each replica reserves; an endpoint costs Envoy 60 to 80 KiB, or 200 to 220
+    on an egress gateway (see the README)."""
 
-    memory_limit: Quantity = "2Gi"
+    memory_limit: Bytes = "2Gi"
     """Memory at which a replica is ended."""
 
     drain_seconds: Positive = 45

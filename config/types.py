@@ -213,6 +213,21 @@ def _quantity(value: str) -> str:
     return value
 
 
+def _cpu(value: str) -> str:
+    if _quantity(value).removesuffix("m")[-1].isalpha():
+        raise refuse(
+            "is no amount of CPU, which is counted in CPUs: no node has as many",
+            "write for example '500m' or '2'",
+        )
+    return value
+
+
+def _bytes(value: str) -> str:
+    if _quantity(value).endswith("m"):
+        raise refuse("is no amount of memory: thousandths of a byte", "write for example '256Mi'")
+    return value
+
+
 def _positive(value: int) -> int:
     if value < 1:
         raise refuse("must be 1 or more", "choose a larger number, or leave it out for no limit")
@@ -396,7 +411,8 @@ Ip = Annotated[str, AfterValidator(_ip)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 Duration = Annotated[str, AfterValidator(_duration)]
 Image = Annotated[str, AfterValidator(_image)]
-Quantity = Annotated[str, AfterValidator(_quantity)]
+Cpu = Annotated[str, AfterValidator(_cpu)]
+Bytes = Annotated[str, AfterValidator(_bytes)]
 Positive = Annotated[int, AfterValidator(_positive)]
 Percent = Annotated[int, AfterValidator(_percent)]
 Certificates = Annotated[str, AfterValidator(_certificates)]
@@ -444,7 +460,7 @@ def seconds(duration: str) -> float:
 
 
 def quantity(text: str) -> float:
-    """A Quantity as a number: of CPUs, or of bytes."""
+    """Cpu or Bytes as a number."""
     digits = text.rstrip("mkKMGi")
     return float(digits) * UNITS[text.removeprefix(digits)]
 

@@ -86,7 +86,7 @@ def numbered(count: int, prefix: str) -> st.SearchStrategy[list[str]]:
 def clusters(draw: st.DrawFn) -> Data:
     way: Data = draw(
         st.sampled_from(
-            [{"render": True}, {"context": "north"}, {"kubeconfig": "~/k"}, {"kubeconfigSecret": True}]
+            [{"render": True}, {"context": "north"}, {"kubeconfig": __file__}, {"kubeconfigSecret": True}]
         )
     )
     options = st.fixed_dictionaries(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import tools
+from tools import stops
 
 app = typer.Typer(
     help="Finds, downloads or builds what the project runs: the Pulumi CLI and the lab's binaries. "
@@ -52,7 +53,7 @@ def list_tools(as_json: Json = False) -> None:
     rows = [
         {"name": name, "version": tools.version(name), "path": str(found) if found is not None else None}
         for name in tools.expand("all")
-        for found in [tools.find(name)]
+        for found in [_present(name)]
     ]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -61,6 +62,13 @@ def list_tools(as_json: Json = False) -> None:
     for row in rows:
         table.add_row(row["name"], row["version"], row["path"] or "not there yet")
     Console(soft_wrap=True).print(table)
+
+
+def _present(name: str) -> Path | None:
+    try:
+        return tools.find(name)
+    except tools.GoMissingError:  # which made what there may be
+        return None
 
 
 @app.command()
@@ -82,8 +90,7 @@ def plugin(as_json: Json = False) -> None:
 
 def main() -> NoReturn:
     """Run the command line and turn what goes wrong into a message and an exit code."""
-    # A CI runner that is told to stop sends SIGTERM: clean up as for Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stops.heed()
     try:
         app(standalone_mode=True)
     except tools.ToolError as error:

@@ -13,10 +13,28 @@ from tools.errors import ToolError
 from tools.progress import Progress
 
 
+def home() -> Path:
+    """The user's home directory, `$HOME` or what the system knows of the user.
+
+    Raises:
+        ToolError: there is none.
+    """
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise ToolError(
+            "this user has no home directory; set HOME to a folder that can be written"
+        ) from error
+
+
 def cache_root() -> Path:
-    """`$XDG_CACHE_HOME/meshbridge`, by default `~/.cache/meshbridge`."""
+    """`$XDG_CACHE_HOME/meshbridge`, by default `~/.cache/meshbridge`.
+
+    Raises:
+        ToolError: there is no home directory.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "meshbridge"
+    return (Path(base) if base else home() / ".cache") / "meshbridge"
 
 
 def cached(name: str) -> Path | None:

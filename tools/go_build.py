@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tools import cache
+from tools import cache, stops
 from tools.errors import BuildError, GoMissingError
 from tools.modules import Module, Program
 from tools.progress import Detail, Progress
@@ -128,18 +128,20 @@ def _go(arguments: Sequence[str], module: Module, on_line: Callable[[str], None]
             "install Go 1.26 or newer, then run this again"
         )
     said: list[str] = []
+    process: subprocess.Popen[str] | None = None
     with tempfile.TemporaryFile("w+") as out:
-        process = subprocess.Popen(
-            [go, *arguments],
-            cwd=module.directory,
-            env={**os.environ, **_ENVIRONMENT},
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
         try:
+            with stops.held_back():  # inside of Popen, the exception of one would lose the new process
+                process = subprocess.Popen(
+                    [go, *arguments],
+                    cwd=module.directory,
+                    env={"HOME": str(cache.home()), **os.environ, **_ENVIRONMENT},
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
             assert process.stderr is not None  # noqa: S101 - asked for above
             with process.stderr:
                 for line in process.stderr:
@@ -147,7 +149,8 @@ def _go(arguments: Sequence[str], module: Module, on_line: Callable[[str], None]
                     on_line(said[-1])
             process.wait()
         except BaseException:
-            _interrupt(process)
+            if process is not None:
+                _interrupt(process)
             raise
         if process.returncode != 0:
             tail = "\n".join(f"  {line}" for line in said[-ERROR_LINES:])
@@ -160,10 +163,13 @@ def _go(arguments: Sequence[str], module: Module, on_line: Callable[[str], None]
 
 
 def _interrupt(process: subprocess.Popen[str]) -> None:
-    """End `go` and its compilers, leaving it a moment to remove its temporary files."""
-    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(INTERRUPT_GRACE)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    """End `go` and its compilers, leaving it a moment to remove its temporary files, unless a second Ctrl-C cuts that short."""
+    with process:
+        try:
+            with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, signal.SIGINT)
+                process.wait(INTERRUPT_GRACE)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

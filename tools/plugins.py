@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from tools import cache
@@ -107,8 +108,8 @@ def aws_stand_in() -> Path | None:
 
 def plugin_home() -> Path:
     """Pulumi's own folder: `$PULUMI_HOME`, by default `~/.pulumi`."""
-    home = os.environ.get("PULUMI_HOME")
-    return Path(home) if home else Path.home() / ".pulumi"
+    own = os.environ.get("PULUMI_HOME")
+    return Path(own) if own else cache.home() / ".pulumi"
 
 
 def _install(cli: Cli, version: str, progress: Progress) -> None:
@@ -117,7 +118,7 @@ def _install(cli: Cli, version: str, progress: Progress) -> None:
         urllib.request.urlopen(DOWNLOADS, timeout=TIMEOUT).close()  # noqa: S310 - https
     except urllib.error.HTTPError as answered:
         answered.close()
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise DownloadError(f"Pulumi's downloads are out of reach ({reason})") from error
     with progress.step(f"Installing the Kubernetes plugin {version}"):

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -236,6 +237,6 @@ def _fetch(url: str, target: Path, detail: Detail) -> None:
             while block := answer.read(1 << 20):
                 file.write(block)
                 detail(f"{file.tell() >> 20} MiB")
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise DownloadError(f"{url}: {reason}") from error

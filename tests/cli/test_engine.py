@@ -130,6 +130,12 @@ def test_up_and_down_go_in_opposite_orders(root: Path, tmp_path: Path) -> None:
     assert verbs(tmp_path) == ["up example-b", "up example-a", "destroy example-a", "destroy example-b"]
 
 
+def test_up_looks_at_what_is_there_only_when_asked(root: Path, tmp_path: Path) -> None:
+    assert cli(root, "up", "example-b") == cli(root, "up", "--refresh", "example-b") == ExitCode.OK
+    asked = ["--refresh" in call["arguments"] for call in calls(tmp_path) if call["arguments"][0] == "up"]
+    assert asked == [False, True]
+
+
 def test_a_changed_stack_file_is_seen_and_the_salt_kept(root: Path, tmp_path: Path) -> None:
     cli(root, "up", "example-b")
     (root / "stacks/Pulumi.example-b.yaml").write_text("config:\n  meshbridge:x: 2\n")
@@ -252,6 +258,13 @@ def test_a_reference_to_what_was_never_deployed(root: Path, capsys: pytest.Captu
     assert cli(root, "up", "example-a", "--with-references") == ExitCode.OK
 
 
+def test_a_reference_to_what_has_no_file_names_both(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = root / "stacks/Pulumi.example-a.yaml"
+    file.write_text("config:\n  meshbridge:y: {stack: organization/meshbridge/exmaple-b}\n")
+    assert cli(root, "up", "example-a") == ExitCode.FAILED
+    assert f"{file} refers to exmaple-b, which was never deployed" in capsys.readouterr().err
+
+
 def test_down_of_what_was_never_deployed_is_no_error(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(root, "down") == ExitCode.OK
     assert "nothing to destroy" in capsys.readouterr().err
@@ -321,6 +334,33 @@ def test_preview_makes_no_stack_in_the_users_backend(
     monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://state")
     assert cli(root, "preview", "example-b") == ExitCode.FAILED
     assert "pulumi stack init example-b" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("preview", None),
+        ("drift", None),
+        ("preview", "error: unable to open bucket {}: no route"),
+        ("preview", "{}"),
+    ],
+)
+def test_no_comment_shows_the_password_of_the_state(
+    root: Path,
+    answer: Answer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    command: str,
+    error: str | None,
+) -> None:
+    backend = "postgres://me:hunter2@db.example/state"
+    monkeypatch.setenv("PULUMI_BACKEND_URL", backend)
+    if error is not None:
+        (root.parent / "known-example-b").touch()
+        answer("stack", 1, err=error.format(backend))
+    assert cli(root, command, "example-b") == ExitCode.FAILED
+    assert "hunter2" not in capsys.readouterr().out
 
 
 def test_drift_has_its_exit_codes(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,7 +101,7 @@ def test_actions_are_pinned_and_leave_no_credentials() -> None:
 
 def test_only_the_bases_code_runs_beside_a_token_that_may_write_to_the_pull_request() -> None:
     comment = WORKFLOWS["preview.yml"]["jobs"]["comment"]
-    assert comment["steps"][0]["with"]["ref"] == "${{ env.BASE }}"
+    assert comment["steps"][0]["with"]["ref"] == "${{ github.event.pull_request.base.ref }}"
     assert "secrets" not in yaml.safe_dump(comment)
     triggers = WORKFLOWS["preview.yml"][True]  # YAML 1.1 reads the key `on` as a boolean
     assert set(triggers) == {"pull_request"}
@@ -126,6 +128,46 @@ def test_what_is_compared_with_the_base_has_no_state_and_the_other_way_round() -
         "Preview against the base": "env.HAS_STATE == 'false'",
         "Preview": "env.HAS_STATE == 'true'",
     }
+
+
+def test_what_came_to_the_base_meanwhile_is_none_of_the_pull_request_s(tmp_path: Path) -> None:
+    """GitHub merges with the base as it is now, and the event's `base.sha` is that of the last push."""
+    repository = tmp_path / "checkout"
+    (repository / "stacks").mkdir(parents=True)
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(repository), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(file: str, content: str) -> None:
+        (repository / file).write_text(content)
+        git("add", "--all")
+        git("commit", "--quiet", "--message", file)
+
+    git("init", "--quiet", "--initial-branch", "main")
+    commit("Pulumi.yaml", "name: meshbridge\nruntime: python\nstackConfigDir: stacks\n")
+    commit("stacks/Pulumi.mine.yaml", "config: {}\n")
+    commit("stacks/Pulumi.theirs.yaml", "config: {}\n")
+    base_of_the_event = git("rev-parse", "HEAD")
+    git("checkout", "--quiet", "-b", "change")
+    commit("stacks/Pulumi.mine.yaml", "config: {x: y}\n")
+    git("checkout", "--quiet", "main")
+    commit("stacks/Pulumi.theirs.yaml", "config: {x: y}\n")
+    git("merge", "--quiet", "--no-ff", "--no-edit", "change")
+    python = repository / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        f'#!/bin/sh\nshift 2\ncd "{ROOT}"\nexec "{sys.executable}" -m cli --project "{repository}" "$@"\n'
+    )
+    python.chmod(0o755)
+    (script,) = [step["run"] for _, job, step in steps() if step.get("id") == job == "touched"]
+    output = tmp_path / "output"
+    environment = {**os.environ, "BASE": base_of_the_event, "GITHUB_OUTPUT": str(output)}
+
+    subprocess.run(["bash", "-e", "-c", script], cwd=repository, env=environment, check=True)
+
+    assert output.read_text() == 'touched={"changed":["mine"],"removed":[]}\n'
 
 
 def test_help_describes_every_target() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,12 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def start(*, orderly: bool) -> tuple[subprocess.Popen[str], int]:
-    code = ENGINE.replace("WAIT", "30").replace("ORDERLY", str(orderly))
+def start(
+    *, orderly: bool, seconds: float = 30, launcher: Sequence[str] = ()
+) -> tuple[subprocess.Popen[str], int]:
+    code = ENGINE.replace("WAIT", str(seconds)).replace("ORDERLY", str(orderly))
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, code],
+        [*launcher, sys.executable, "-c", PARENT, code],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -96,6 +99,15 @@ def test_a_second_signal_is_passed_on_too() -> None:
     assert parent.stdout.readline() == "told 1\n"
     parent.send_signal(signal.SIGINT)
     assert read(parent).splitlines() == ["told 2", "ended 3 True"]
+    assert not alive(left)
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT"])
+def test_a_signal_that_is_ignored_from_the_start_stops_nothing(name: str) -> None:
+    ignoring = ["sh", "-c", f"trap '' {name}; exec \"$@\"", "sh"]
+    parent, left = start(orderly=True, seconds=1, launcher=ignoring)
+    parent.send_signal(signal.Signals[f"SIG{name}"])
+    assert read(parent).splitlines() == ["saved", "ended 0 False"]
     assert not alive(left)
 
 

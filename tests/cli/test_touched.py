@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -127,3 +128,12 @@ def test_a_project_in_a_folder_of_its_repository_sees_its_own_files(
 def test_an_unknown_revision_is_an_error_with_a_remedy(repository: Path) -> None:
     with pytest.raises(CliError, match="Fetch that revision"):
         changed_files(repository, "no-such-revision")
+
+
+def test_a_file_s_name_may_be_any_bytes(repository: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.txt")
+    (repository / name).touch()
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "three")
+
+    assert changed_files(repository, "HEAD~1") == [name]

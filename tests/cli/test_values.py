@@ -47,6 +47,13 @@ def test_every_form_of_a_secret_is_masked(secret: JsonValue) -> None:
     assert mask({"a": [{"b": secret}]}) == {"a": [{"b": MASKED}]}
 
 
+@pytest.mark.parametrize("userinfo", ["me:correct-horse", "correct-horse", "me:correct@horse"])
+def test_a_url_s_user_and_password_are_masked_within_text(userinfo: str) -> None:
+    text = f"unable to open bucket postgres://{userinfo}@db.example/state: no route"
+    assert mask_text(text) == f"unable to open bucket postgres://{MASKED}@db.example/state: no route"
+    assert mask_text("https://db.example/a@b") == "https://db.example/a@b"
+
+
 def test_ciphertext_and_private_keys_are_masked_within_text() -> None:
     assert mask_text(f"x {CIPHERTEXT} y") == f"x {MASKED} y"
     assert mask_text(f"pem: {KEY}\nrest") == f"pem: {MASKED}\nrest"

@@ -37,10 +37,20 @@ def test_it_becomes_the_secret_that_istiod_reads(issued: Issued, carried: str) -
     found = {"directory": str(issued.folder), "stackSecret": "mesh"}[carried]
     done = declared({carried: found}, {"mesh": issued.files()}, meshNamespace="mesh-root")
 
-    (made,) = done.objects
+    made = done.named("mesh-ca-secret")
     metadata = made.inputs["metadata"]
     assert (made.kind, metadata["name"], metadata["namespace"]) == ("Secret", "cacerts", "mesh-root")
     assert made.inputs["stringData"] == {key: Secret(text) for key, text in issued.files().items()}
+
+
+def test_a_second_stack_that_brings_one_is_refused_before_it_is_made(issued: Issued) -> None:
+    done = declared({"directory": str(issued.folder)})
+
+    owned = done.named("mesh-ca-claim")
+    assert owned.inputs["metadata"]["name"] == "cacerts-owner"
+    assert owned.inputs["immutable"] is True
+    assert owned.name in done.ancestors(done.named("mesh-ca-secret"))
+    assert len(done.objects) == 2
 
 
 def test_its_key_is_nowhere_but_in_a_secret_leaf(issued: Issued) -> None:

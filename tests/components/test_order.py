@@ -77,6 +77,28 @@ def test_rights_secret_and_guard_come_before_all_of_an_import() -> None:
         assert needed <= WHOLE.ancestors(child)
 
 
+def test_a_namespace_that_the_stack_makes_comes_before_all_that_lies_in_it() -> None:
+    """The broker's may be a client of an upstream, or of an import: of its own next broker, say."""
+    broker = {
+        "role": "forward",
+        "image": "broker:1",
+        "createNamespace": True,
+        "callers": {"anonymous": True, "networks": ["192.0.2.0/24"]},
+        "upstream": {"url": "http://fabrik.upstream.example"},
+    }
+    place = "mesh-broker"
+    fabrik = samples.upstream("fabrik", clients=[{"namespace": place}], confineClients=["10.0.0.0/8"])
+    sidecars = [{"namespace": place, "limits": {"idleTimeout": "2h"}}]
+    raw = samples.consumer(samples.an_import(namespace=place), sidecars=sidecars)
+    done = run(lambda: declare_stack(samples.parsed({**raw, "upstreams": [fabrik], "broker": broker})))
+
+    inside = [made for made in done.objects if made.inputs["metadata"].get("namespace") == place]
+    made_by = {(made.parent or "").rpartition("::")[2] for made in inside}
+    assert made_by == {"broker", "fabrik", "istio-egressgateway", "orders-main"}
+    for made in inside:
+        assert f"namespace-{place}" in done.ancestors(made), made.name
+
+
 @pytest.mark.parametrize("slug", ["books-main", "control-plane"])
 def test_provider_ingress_admits_before_it_routes(slug: str) -> None:
     assert_in_order(WHOLE, slug, "service-entry", "service-rule", "public-server", "public-route")

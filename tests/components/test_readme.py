@@ -6,15 +6,26 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 import config
 from components import declare_stack
+from tests.components import samples
 from tests.components.recorder import Previewed, Run, Stacks, run
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 CLUSTER, PROVIDER, CONSUMER, BROKER = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
 PROVIDER_STACK = "organization/meshbridge/data"
+INTRODUCTION, *_SIDES = re.split(
+    r"^\*\*(Consumer|Provider|Upstream|Broker)\*\*",
+    README.partition("## What a stack makes")[2].partition("\n## ")[0],
+    flags=re.MULTILINE,
+)
+SIDES = dict(zip(_SIDES[::2], _SIDES[1::2], strict=True))
+MADE = {"createNamespace": True}
+TARGET_GROUP = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:targetgroup/edge/0123456789abcdef"
+CERTIFICATE = {"certManager": {"issuer": {"name": "ca"}, "trustIssuer": True}}
 
 
 def written(*steps: str) -> config.Stack:
@@ -61,3 +72,37 @@ def test_the_consumer_has_a_broker_of_its_own() -> None:
     made = brought_up(written(CLUSTER, CONSUMER, BROKER), Stacks({PROVIDER_STACK: exported})).result
 
     assert {"consumer", "broker"} <= set(made)
+
+
+@pytest.mark.parametrize(
+    ("raw", "sides"),
+    [
+        (
+            samples.consumer(
+                egressGateway=MADE,
+                certificate=CERTIFICATE,
+                provider={"name": "data", "systemDomain": "istio.data.example", "caCertificate": samples.CA},
+                sidecars=[{"namespace": "shop", "limits": {"idleTimeout": "2h"}}],
+            ),
+            ["Consumer"],
+        ),
+        (
+            samples.provider(
+                ingressGateway=MADE,
+                certificate=CERTIFICATE,
+                consumersCaCertificate=samples.CA,
+                loadBalancer={"existing": {"address": "192.0.2.1", "targetGroupArn": TARGET_GROUP}},
+                dns={"externalDns": {"source": "dns-endpoint"}},
+            ),
+            ["Provider", "Consumer"],  # "those of the consumer's"
+        ),
+        (samples.upstreams({**samples.FULL_HTTP, **MADE}, samples.FULL_TCP), ["Upstream"]),
+        (samples.brokered_provider(createNamespace=True), ["Broker", "Provider", "Consumer"]),
+    ],
+    ids=["consumer", "provider", "upstream", "broker"],
+)
+def test_every_kind_of_object_that_a_side_makes_is_said(raw: samples.Raw, sides: list[str]) -> None:
+    said = "\n".join([INTRODUCTION, *(SIDES[side] for side in sides)]).replace("claim", "ConfigMap")
+    made = brought_up(samples.parsed(raw), Stacks())
+
+    assert {o.kind for o in made.objects if not re.search(rf"\b{o.kind}\b", said)} == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pulumi
 import pulumi_kubernetes
@@ -98,9 +99,9 @@ def test_other_namespaces_are_left_alone(gateway: samples.Raw) -> None:
             },
         ),
         (
-            {"kubeconfig": "/etc/kube/north"},
+            {"kubeconfig": __file__},
             {
-                "kubeconfig": "/etc/kube/north",
+                "kubeconfig": __file__,
                 "enableServerSideApply": "true",
                 "upsertExistingObjects": "true",
                 "enableSecretMutable": "true",
@@ -141,12 +142,24 @@ def configured(provider: Registration) -> dict[str, object]:
     return {key: value for key, value in provider.inputs.items() if value is not None}
 
 
-def test_a_kubeconfig_s_home_directory_is_this_user_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+def test_a_kubeconfig_s_home_directory_is_this_user_s(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "north").touch()
 
-    done = declared(samples.provider(cluster={"kubeconfig": "~/.kube/north"}))
+    done = declared(samples.provider(cluster={"kubeconfig": "~/north"}))
 
-    assert done.named("cluster").inputs["kubeconfig"] == "/home/me/.kube/north"
+    assert done.named("cluster").inputs["kubeconfig"] == str(tmp_path / "north")
+
+
+def test_a_kubeconfig_that_is_not_there_is_refused_before_anything_is_declared(tmp_path: Path) -> None:
+    missing = str(tmp_path / "nroth")
+    with pytest.raises(pulumi.RunError) as refused:
+        declared(samples.provider(cluster={"kubeconfig": missing}))
+    assert f"cluster.kubeconfig: '{missing}' is no file on this machine; correct the path" in str(
+        refused.value
+    )
 
 
 def test_a_secret_kubeconfig_stays_secret() -> None:

@@ -673,6 +673,16 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "provider.ingressGateway.workload.cpuRequest",
         "is nothing",
     ),
+    "memory for CPU": (
+        gateway(workload={"cpuRequest": "256Mi"}),
+        "provider.ingressGateway.workload.cpuRequest",
+        "is no amount of CPU",
+    ),
+    "CPU for memory": (
+        gateway(workload={"memoryRequest": "100m"}),
+        "provider.ingressGateway.workload.memoryRequest",
+        "is no amount of memory",
+    ),
     "less memory than reserved": (
         gateway(workload={"memoryRequest": "3G"}),
         "provider.ingressGateway.workload.memoryLimit",
@@ -940,6 +950,15 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "provider.certificate.certManager.renewBefore",
         "renewed without end",
     ),
+    "a certificate that is renewed too late for cert-manager": (
+        put(
+            "provider",
+            "certificate",
+            value={"certManager": {"issuer": {"name": "ca"}, "trustIssuer": True, "renewBefore": "299s"}},
+        ),
+        "provider.certificate.certManager.renewBefore",
+        "shorter than cert-manager allows",
+    ),
     "cert-manager without the consumers' CA": (
         put("provider", "certificate", value={"certManager": {"issuer": {"name": "acme"}}}),
         "provider.certificate.certManager",
@@ -968,6 +987,16 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         put("consumer", "providers", 0, "certificate", value={"directory": "other"}),
         "consumer.providers[data].certificate",
         "and consumer.certificate would both decide what is in the Secret mesh-egress/consumer-client",
+    ),
+    "two certificates for a provider's client Secret": (
+        both(
+            put("consumer", "certificate", value={"stackSecret": "shop"}),
+            put("consumer", "providers", 0, "clientSecret", value="partners"),
+            put("consumer", "providers", 0, "certificate", value={"directory": "other"}),
+            put("consumer", "providers", 1, "clientSecret", value="partners"),
+        ),
+        "consumer.certificate",
+        "and consumer.providers[data].certificate would both decide what is in the Secret mesh-egress/partners",
     ),
     "a private key among the consumers' CAs": (
         put("provider", "consumersCaCertificate", value="-----BEGIN PRIVATE KEY-----"),
@@ -1208,6 +1237,21 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "upstreams[ledger].createNamespace",
         "which `down` would delete",
     ),
+    "the broker in a namespace of Kubernetes' own": (
+        put(
+            "broker",
+            value={
+                "role": "forward",
+                "image": "broker:1",
+                "namespace": "kube-system",
+                "createNamespace": True,
+                "callers": {"anonymous": True, "networks": ["192.0.2.0/24"]},
+                "upstream": {"url": "https://fabrik.example"},
+            },
+        ),
+        "broker.createNamespace",
+        "which `down` would delete",
+    ),
     "the namespace of an adopted gateway": (
         put("consumer", "egressGateway", value={"adopt": True, "createNamespace": True}),
         "consumer.egressGateway.createNamespace",
@@ -1331,6 +1375,49 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "upstreams[ledger].servicePort",
         "the proxy itself listens",
     ),
+    "networks of a gateway whose network policy is another's": (
+        put("consumer", "egressGateway", value={"adopt": True, "egressCidrs": ["192.0.2.0/24"]}),
+        "consumer.egressGateway.egressCidrs",
+        "describes a gateway that the stack creates",
+    ),
+    "one client network twice, written in two ways": (
+        both(
+            put(
+                *BALANCER,
+                value={
+                    "awsNlb": {
+                        "subnets": [SUBNET],
+                        "ipAddressType": "dualstack",
+                        "sourceRanges": ["fd00::/8", "192.0.2.0/24", "fd00:0::/8"],
+                    }
+                },
+            ),
+            put("aws", value={"region": "eu-central-1"}),
+        ),
+        "provider.loadBalancer.awsNlb.sourceRanges[2]",
+        "name each network once",
+    ),
+    "an upstream outside the networks of its gateway": (
+        put(*LEDGER, "egressCidrs", value=["198.51.100.0/24", "fd00::/8"]),
+        "upstreams[ledger].egressCidrs",
+        "do not contain the address 192.0.2.7",
+    ),
+    "a server Secret of the name of its gateway": (
+        both(
+            put("provider", "serverSecret", value="provider-ingress"),
+            put("provider", "certificate", value={"directory": "pki"}),
+        ),
+        "provider.serverSecret",
+        "is the name of its gateway too",
+    ),
+    "a client Secret of the name of its gateway": (
+        both(
+            put("consumer", "providers", 0, "clientSecret", value="istio-egressgateway"),
+            put("consumer", "providers", 0, "certificate", value={"directory": "pki"}),
+        ),
+        "consumer.providers[data].clientSecret",
+        "is the name of its gateway too",
+    ),
     "one service account, two gateways": (
         both(
             put("consumer", "egressGateway", value={"namespace": "edge", "serviceAccount": "proxy"}),
@@ -1338,6 +1425,21 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         ),
         "provider.ingressGateway.serviceAccount",
         "is the identity of the gateway of consumer.egressGateway",
+    ),
+    "two gateways of one name, whose Services differ": (
+        both(
+            put(
+                "consumer", "egressGateway", value={"name": "edge", "namespace": "edge", "labels": {"a": "b"}}
+            ),
+            put(
+                "provider",
+                "ingressGateway",
+                value={"name": "edge", "namespace": "edge", "labels": {"c": "d"}},
+            ),
+            put(*BALANCER, value={"awsController": {}}),
+        ),
+        "provider.ingressGateway.name",
+        "is the Service of consumer.egressGateway.name",
     ),
     "one Secret, two gateways": (
         both(

@@ -290,8 +290,8 @@ def test_what_was_changed_by_hand_is_found_and_repaired(
 
     drift = stack.preview("--refresh", "--expect-no-changes")
     assert drift.code != 0
-    stack.refresh().expect_success()
-    repaired = stack.up().expect_success()
+    assert stack.up().expect_success().operations == {}
+    repaired = stack.up("--refresh").expect_success()
     assert repaired.operations == {
         "orders-main-public-server": "update",
         "orders-main-public-route": "create",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -43,3 +46,20 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     said = StringIO()
     progress = Progress(Console(file=said, soft_wrap=True, highlight=False))
     return Machine(path, tmp_path / "cache" / "meshbridge", home / ".pulumi", said, progress)
+
+
+@pytest.fixture
+def broken_proxy() -> Iterator[str]:
+    """The URL of a server that does not speak HTTP."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"go away\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/file"
+        thread.join()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.conftest import Machine
-from tools import cache
+from tools import cache, plugins
 from tools.errors import ToolError
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SLOW_FILL = """
 import sys, time
 from pathlib import Path
-from tools import cache
+from tools import cache, plugins
 from tools.progress import Progress
 
 def make(staging):
@@ -107,3 +108,16 @@ def test_kill_9_of_the_maker_frees_the_lock(machine: Machine, tmp_path: Path) ->
     cache.fill("tool-1", lambda staging: (staging / "tool").touch(), machine.progress)
 
     assert (machine.cache / "tool-1" / "tool").exists()
+
+
+def test_a_user_without_a_home_is_told_to_set_one(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+    def unknown(user: int) -> object:
+        raise KeyError(f"getpwuid(): uid not found: {user}")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "PULUMI_HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+    for place in (cache.cache_root, plugins.plugin_home):
+        with pytest.raises(ToolError, match="set HOME"):
+            place()

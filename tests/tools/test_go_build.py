@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
+import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +112,16 @@ def test_without_go_it_says_what_to_do(machine: Machine) -> None:
         go_build.build([PROGRAM], machine.progress)
 
 
+def test_go_gets_the_home_that_it_needs_for_its_cache(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_fake_go(machine, 'echo "$HOME"')
+
+    assert go_build.go_version(MODULE) == str(tmp_path / "home")
+    monkeypatch.delenv("HOME")
+    assert go_build.go_version(MODULE) == str(Path.home())
+
+
 def test_an_interrupt_ends_the_compiler(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,3 +147,56 @@ def test_an_interrupt_ends_the_compiler(
         time.sleep(0.01)
     assert time.monotonic() < deadline
     assert not [path for path in machine.cache.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_that_comes_while_go_is_being_started_ends_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    with_fake_go(machine, "exec sleep 60")
+    started: list[int] = []
+
+    class Stopped(subprocess.Popen[str]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self.pid)
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(subprocess, "Popen", Stopped)
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            go_build.go_version(MODULE)
+        assert not (Path("/proc") / str(started[0])).exists()
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+        for pid in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+def test_a_second_ctrl_c_ends_at_once_what_does_not_heed_the_first(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_fake_go(machine, "trap '' INT; echo $$ >&2; exec sleep 60")
+    said: list[int] = []
+
+    class Impatient(subprocess.Popen[str]):
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout == go_build.INTERRUPT_GRACE:
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    def interrupt(line: str) -> None:
+        said.append(int(line))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", Impatient)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            go_build._go(["env"], MODULE, interrupt)
+        assert not (Path("/proc") / str(said[0])).exists()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(said[0], signal.SIGKILL)

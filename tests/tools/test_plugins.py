@@ -120,6 +120,15 @@ def test_an_unreachable_host_is_noticed_before_the_cli_tries(
         plugins._install(CLI, VERSION, machine.progress)
 
 
+def test_a_host_that_speaks_no_http_is_out_of_reach(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, broken_proxy: str
+) -> None:
+    monkeypatch.setattr(plugins, "DOWNLOADS", broken_proxy)
+
+    with pytest.raises(DownloadError, match="out of reach"):
+        plugins._install(CLI, VERSION, machine.progress)
+
+
 def test_what_the_cli_says_about_a_failure_is_passed_on(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

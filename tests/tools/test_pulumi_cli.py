@@ -179,3 +179,8 @@ def test_a_file_url_stands_for_the_network_and_errors_name_the_url(machine: Mach
     assert details[-1] == "2 MiB"
     with pytest.raises(DownloadError, match=r"file://.*/missing: .*No such file"):
         pulumi_cli._fetch((tmp_path / "missing").as_uri(), target, details.append)
+
+
+def test_an_answer_that_is_no_http_is_a_download_that_fails(tmp_path: Path, broken_proxy: str) -> None:
+    with pytest.raises(DownloadError, match="go away"):
+        pulumi_cli._fetch(broken_proxy, tmp_path / "target", lambda _text: None)

@@ -162,12 +162,20 @@ def test_drift_is_found_shown_and_repaired(checkout: Checkout) -> None:
     checkout.write("prod", content="as written")
     assert checkout.run("up", "prod")[0] == ExitCode.OK
     assert checkout.run("drift", "prod")[0] == ExitCode.OK
+    written = checkout.files()
     (checkout.root / "prod-first").write_text('{"content": "by hand"}')
     (checkout.root / "prod-second").unlink()
     code, output, _ = checkout.run("drift", "prod")
     assert code == ExitCode.DRIFT
     assert "| <code>content</code> | <code>by hand</code> | <code>as written</code> |" in output
     assert "create <code>Resource</code> <code>folder-second</code>" in output
+    by_hand = checkout.files()
+    assert checkout.run("up", "prod")[0] == ExitCode.OK
+    assert checkout.files() == by_hand
+    code, output, errors = checkout.run("up", "--refresh", "prod")
+    assert code == ExitCode.OK, output + errors
+    assert checkout.files() == written
+    assert checkout.run("drift", "prod")[0] == ExitCode.OK
 
 
 def test_a_secret_is_in_no_output(checkout: Checkout, tmp_path: Path) -> None:
