@@ -81,8 +81,9 @@ class _Tee:
         for line in source or ():
             self._kept += line
             if target is not None:
-                target.write(line.decode(errors="replace"))
-                target.flush()
+                with suppress(OSError):  # nobody reads it any more; the child must not wait for that
+                    target.write(line.decode(errors="replace"))
+                    target.flush()
 
     def text(self) -> str:
         self._thread.join()

@@ -35,16 +35,14 @@ def load() -> Stack:
         stack = parse(values, source)
     except ConfigError as error:
         raise pulumi.RunError(str(ConfigError([*findings, *error.findings], source))) from error
+    findings += _kubeconfig(stack)
     if findings:
         raise pulumi.RunError(str(ConfigError(findings, source)))
     return stack
 
 
 def kubeconfig_secret() -> pulumi.Output[str]:
-    """Contents of the kubeconfig that the stack carries as the secret `meshbridge:kubeconfig`.
-
-    Raises pulumi.ConfigMissingError when there is none.
-    """
+    """Contents of the kubeconfig that the stack carries as the secret `meshbridge:kubeconfig`; `load` has seen that it does."""
     return pulumi.Config(NAMESPACE).require_secret(KUBECONFIG)
 
 
@@ -121,6 +119,26 @@ def _values() -> tuple[Mapping[str, object], list[Finding]]:
             continue
         values[name] = _structured(text)
     return values, findings
+
+
+def _kubeconfig(stack: Stack) -> Iterator[Finding]:
+    """A kubeconfig that is to be read and is not there, or the other way round."""
+    key = f"{NAMESPACE}:{KUBECONFIG}"
+    wanted, stored = stack.cluster.kubeconfig_secret, key in CONFIG.get()
+    if wanted and not stored:
+        yield Finding(
+            "cluster.kubeconfigSecret",
+            "true",
+            f"asks for a secret that this stack does not have ({key})",
+            f"store it: cat FILE | pulumi config set --secret {KUBECONFIG} --stack {pulumi.get_stack()}",
+        )
+    if stored and not wanted:
+        yield Finding(
+            KUBECONFIG,
+            HIDDEN,
+            "is read by nothing, so that the stack may reach another cluster than the one that it names",
+            "set `cluster.kubeconfigSecret: true`, or remove it",
+        )
 
 
 def _misspelt(key: str) -> Iterator[Finding]:

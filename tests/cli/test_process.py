@@ -132,6 +132,22 @@ def test_much_of_both_streams_does_not_block() -> None:
     assert len(done.output) == len(done.errors) == 2_000_000
 
 
+def test_a_child_does_not_wait_for_messages_that_nobody_reads() -> None:
+    code = "import sys; [print('x' * 999, file=sys.stderr) for _ in range(500)]"
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, code], cwd=ROOT, stdout=subprocess.PIPE, stderr=write_end, text=True
+    )
+    os.close(write_end)
+    try:
+        output, _ = parent.communicate(timeout=20)
+    finally:
+        parent.kill()
+        parent.communicate()
+    assert output == "ended 0 False\n"
+
+
 def test_the_child_gets_no_input() -> None:
     assert python("import sys; print(repr(sys.stdin.read()))").output == "''\n"
 

@@ -63,6 +63,22 @@ def test_an_encrypted_kubeconfig_is_no_part_of_the_vocabulary() -> None:
     assert settings.load().cluster.kubeconfig_secret
 
 
+def test_a_kubeconfig_that_is_not_there_is_refused_with_the_remedy() -> None:
+    configure({**STACK, "meshbridge:cluster": {"kubeconfigSecret": True}}, [])
+    with pytest.raises(
+        pulumi.RunError, match=r"cluster\.kubeconfigSecret: true .*config set --secret kubeconfig"
+    ):
+        settings.load()
+
+
+def test_a_kubeconfig_that_nothing_reads_is_refused() -> None:
+    """The context would be looked for in the user's own file, where another cluster may have it."""
+    values = {**STACK, "meshbridge:cluster": {"context": "prod"}, "meshbridge:kubeconfig": "users: []"}
+    configure(values, ["meshbridge:kubeconfig"])
+    with pytest.raises(pulumi.RunError, match=r"kubeconfig: \[hidden\] is read by nothing"):
+        settings.load()
+
+
 CARRIED = {
     "meshbridge:cluster": {"context": "prod"},
     "meshbridge:provider": {"systemDomain": "istio.data.example", "certificate": {"stackSecret": "data"}},
