@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -249,11 +251,12 @@ class _NoSuchStackError(CliError):
 
 
 def _generated_phrase(file: Path) -> Path:
-    """The file with the local state's passphrase, made once and readable by its owner only."""
-    try:
-        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return file
-    with os.fdopen(handle, "w", encoding="ascii") as opened:
-        opened.write(secrets.token_urlsafe(32))
+    """The file with the local state's passphrase, made once, as a whole, and readable by its owner only."""
+    if not file.exists():
+        with tempfile.NamedTemporaryFile("w", encoding="ascii", dir=file.parent) as made:
+            made.write(secrets.token_urlsafe(32))
+            made.flush()
+            os.fsync(made.fileno())
+            with suppress(FileExistsError):
+                os.link(made.name, file)
     return file

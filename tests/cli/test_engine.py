@@ -152,6 +152,23 @@ def test_a_text_that_looks_like_another_type_stays_a_text(root: Path, tmp_path: 
     assert f'"{text}"' in calls(tmp_path)[-2]["settings"]
 
 
+def test_a_passphrase_that_was_not_written_to_its_end_is_none(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_length: int) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("secrets.token_urlsafe", interrupted)
+        engine.prepare(Project.load(root))
+    assert list((root / ".state").iterdir()) == []
+    engine.prepare(Project.load(root))
+    phrase = root / ".state/passphrase"
+    assert len(phrase.read_text()) > 40
+    assert stat.S_IMODE(phrase.stat().st_mode) == 0o600
+    assert list((root / ".state").iterdir()) == [phrase]
+
+
 def test_the_users_backend_and_passphrase_win(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
