@@ -213,9 +213,9 @@ def test_a_connection_that_the_upstream_is_about_to_close_is_not_used(tmp_path: 
         threading.Thread(target=accept, args=(server,), daemon=True).start()
         read = load(tmp_path, provider_settings(tmp_path, f"http://127.0.0.1:{server.getsockname()[1]}"))
         upstream = Upstream(read)
-        for _ in range(2):
-            assert upstream.send(Call("GET", "", "/info")).status == 200
-            time.sleep(3)
+        upstream.send(Call("GET", "", "/info"))
+        time.sleep(3)
+        assert upstream.send(Call("GET", "", "/info")).status == 200
         upstream.close()
 
 
