@@ -20,12 +20,12 @@ from broker.progress import (
     ASYNC,
     BOUND_UPSTREAM,
     LEAVING,
-    UNKNOWN_UPSTREAM,
     Change,
     Progress,
     about,
     asked_in_vain,
     bound,
+    denies,
     gone,
     operation_of,
     state,
@@ -380,12 +380,7 @@ class Bindings:
         if last is not None and last.action in {"undone", "bind-failed"}:
             return state("failed")
         answered = self._upstream.send(call)
-        if (
-            answered.status in UNKNOWN_UPSTREAM
-            and last is not None
-            and last.action in REMOVALS
-            and last.status in REMOVED
-        ):
+        if denies(answered) and last is not None and last.action in REMOVALS and last.status in REMOVED:
             return gone()
         return answered
 

@@ -9,17 +9,18 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from broker import catalog, network, osb
-from broker.documents import Document
 from broker.engine import Engine
 from broker.errors import OsbError
+from broker.progress import denies
 from broker.reconciler import Reconciler, wanted_of
 from broker.settings import Settings
 from broker.store import Binding, Locks, Phase, Store
 from broker.store.models import addresses
 from broker.update import EngineError
-from broker.upstream import Call, Upstream
+from broker.upstream import Answer, Call, Upstream
 
 RECONCILE = "run `python -m broker reconcile`"
+SEE_TO_UPSTREAM = "see to the upstream"
 LET_SERVE = f"let a broker serve, or {RECONCILE}"
 UNFINISHED = {
     Phase.REQUESTED: (
@@ -37,7 +38,7 @@ UNFINISHED = {
     ),
     Phase.UNDOING: (
         "its bind failed here and it is not yet unbound upstream",
-        f"see to the upstream; {LET_SERVE}",
+        f"{SEE_TO_UPSTREAM}; {LET_SERVE}",
     ),
     Phase.WATCHED: (
         "undone, but the upstream, which never answered its bind, may still make it",
@@ -200,22 +201,24 @@ class _Upstream:
             if binding.service_id not in self._services(binding.base):
                 return
             path = osb.binding_path(binding.instance_id, binding.binding_id)
-            status = self._get(binding.base, path)[0]
+            answered = self._get(binding.base, path)
         except OsbError as error:
-            yield Finding(binding.binding_id, f"the upstream cannot be asked: {error}", "see to the upstream")
+            yield Finding(binding.binding_id, f"the upstream cannot be asked: {error}", SEE_TO_UPSTREAM)
             return
-        if status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
+        if denies(answered):
             yield Finding(binding.binding_id, "the upstream has no such binding any more", "unbind it")
+        elif answered.status != HTTPStatus.OK:
+            problem = f"the upstream cannot be asked: it answers {answered.status}"
+            yield Finding(binding.binding_id, problem, SEE_TO_UPSTREAM)
 
     def _services(self, base: str) -> set[str]:
         """Ids of the services whose bindings can be read. Raises OsbError."""
         if base not in self._retrievable:
-            status, answered = self._get(base, "/v2/catalog")
-            if status != HTTPStatus.OK:
-                raise OsbError(f"its catalog cannot be read, it answers {status}")
-            self._retrievable[base] = catalog.retrievable(answered)
+            answered = self._get(base, "/v2/catalog")
+            if answered.status != HTTPStatus.OK:
+                raise OsbError(f"its catalog cannot be read, it answers {answered.status}")
+            self._retrievable[base] = catalog.retrievable(answered.document())
         return self._retrievable[base]
 
-    def _get(self, base: str, path: str) -> tuple[int, Document]:
-        answered = self._upstream.send(Call("GET", base, path, headers=[(osb.API_VERSION, osb.SPOKEN)]))
-        return answered.status, answered.document() if answered.status == HTTPStatus.OK else {}
+    def _get(self, base: str, path: str) -> Answer:
+        return self._upstream.send(Call("GET", base, path, headers=[(osb.API_VERSION, osb.SPOKEN)]))

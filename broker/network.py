@@ -27,6 +27,8 @@ from config.types import Address, Host, Identity, Port, is_below
 
 NETWORK_DATA = "network_data"
 PROFILES = "network_profiles"
+MAX_ENDPOINTS = 128
+"""Routes that a binding gets at most: each is about ten objects, and an upstream is another organisation's."""
 MAX_LABEL = 44
 """Longest binding id that names objects itself: `import-<index>-<id>` has at most 63 characters."""
 
@@ -159,7 +161,12 @@ def read_endpoints(found: Json) -> tuple[Endpoint, ...]:
         offers = _offers.validate_python(found)
     except ValidationError as error:
         raise UpstreamError(f"the upstream's answer has wrong endpoints: {_first(error)}") from None
-    return tuple(Endpoint(host=offer.host, port=port) for offer in offers for port in offer.ports)
+    endpoints = tuple(Endpoint(host=offer.host, port=port) for offer in offers for port in offer.ports)
+    if len(endpoints) > MAX_ENDPOINTS:
+        raise UpstreamError(
+            f"the upstream's answer has {len(endpoints)} endpoints; a binding gets {MAX_ENDPOINTS} routes at most"
+        )
+    return endpoints
 
 
 def written_like(found: Json, endpoints: Sequence[Json]) -> list[Json]:

@@ -56,7 +56,6 @@ UNFINISHED = (
     Phase.WATCHED,
 )
 BOUND_UPSTREAM = {HTTPStatus.OK, HTTPStatus.CREATED}
-UNKNOWN_UPSTREAM = {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}
 
 Change = Callable[[Binding], None]
 
@@ -346,7 +345,7 @@ class Progress:
             if binding.phase == Phase.WATCHED:
                 self._store.change(binding, to(Phase.UNDOING), PATIENCE)
             raise
-        if answered.status in UNKNOWN_UPSTREAM and self.may_still_bind(binding):
+        if denies(answered) and self.may_still_bind(binding):
             self.watch(binding)
             return
         if not self._is_undone(binding, answered):
@@ -359,7 +358,7 @@ class Progress:
     def _is_undone(self, binding: Binding, answered: Answer) -> bool:
         """Whether the upstream's answer to an unbind, or what it says of the operation that it began, is the end."""
         if answered.status != HTTPStatus.ACCEPTED:
-            return answered.status == HTTPStatus.OK or answered.status in UNKNOWN_UPSTREAM
+            return answered.status == HTTPStatus.OK or denies(answered)
         polled = self._upstream.send(_operation_call(binding, operation_of(answered), with_instance=False))
         return state_of(polled) in {"gone", "succeeded"}
 
@@ -409,9 +408,21 @@ def gone() -> Answer:
     return answer({}, HTTPStatus.GONE)
 
 
+def denies(answered: Answer) -> bool:
+    """Whether the upstream says that it does not know what it was asked for. A broker's 404 is a JSON object (OSB "Service
+    Broker Errors"); any other is that of a router which does not find the broker."""
+    if answered.status != HTTPStatus.NOT_FOUND:
+        return answered.status == HTTPStatus.GONE
+    try:
+        answered.document()
+    except UpstreamError:
+        return False
+    return True
+
+
 def state_of(answered: Answer) -> osb.State | Literal["gone"] | None:
     """What the upstream's answer to `last_operation` says; None where it decides nothing. Raises UpstreamError."""
-    if answered.status in UNKNOWN_UPSTREAM:
+    if denies(answered):
         return "gone"
     if answered.status != HTTPStatus.OK:
         return None

@@ -113,14 +113,17 @@ class Provider:
     def complete(self, answer: Document, binding: Binding, call: Call) -> Document:
         """Adds the public endpoints."""
         del call
-        network.take_endpoints(answer)
-        count = len(binding.route.endpoints) if binding.route is not None else 0
+        routed = binding.route.endpoints if binding.route is not None else ()
+        if network.take_endpoints(answer) != routed:
+            raise UpstreamError(
+                "the upstream's binding has other endpoints than its routes lead to, or in another order; bind it again"
+            )
         endpoints: list[Json] = [
             {
                 "host": network.public_host(binding.binding_id, index, self._settings.system_domain),
                 "port": self._settings.port,
             }
-            for index in range(count)
+            for index in range(len(routed))
         ]
         data: Json = {"provider_id": self._settings.identity, "endpoints": endpoints}
         return {**answer, network.NETWORK_DATA: {"network_profile_id": self._profile, "data": data}}

@@ -249,6 +249,34 @@ def test_a_binding_that_the_upstream_does_not_know_yet_is_waited_for(chain: Chai
     assert chain.platform.fetch().json()["credentials"]["hostname"] == "10.96.0.1"
 
 
+NOT_THE_BROKER = (404, b"404 Not Found: Requested route ('fabrik.example') does not exist.")
+"""What a router answers while the broker behind it is being restarted."""
+
+
+def test_a_router_that_does_not_find_the_broker_has_not_unbound(chain: Chain) -> None:
+    chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
+    bound(chain)
+    assert chain.platform.unbind(plan=ASYNC_PLAN, **ACCEPTED).status_code == 202
+    chain.broker.state.operations[BINDING] = 1_000_000
+    chain.broker.next_refusals += [NOT_THE_BROKER] * 2
+    wait_until(lambda: not chain.broker.next_refusals, "the router answered twice")
+
+    assert chain.platform.last_operation().json() == {"state": "in progress"}
+    assert list(chain.provider_cluster.objects) == list(chain.consumer_cluster.objects) == [f"0-{BINDING}"]
+    chain.broker.state.operations[BINDING] = 1
+    nothing_is_left(chain)
+    assert chain.broker.state.bindings == {}
+
+
+def test_a_router_that_does_not_find_the_broker_has_undone_nothing(chain: Chain) -> None:
+    chain.broker.state.bindings[BINDING] = {"instance": INSTANCE, "service_id": SERVICE, "plan_id": PLAN}
+    chain.broker.next_refusals += [NOT_THE_BROKER] * 2
+    chain.stores[0].add(stored(BINDING, Phase.UNDOING))
+
+    nothing_is_left(chain)
+    assert chain.broker.state.bindings == {}
+
+
 def test_a_binding_that_the_upstream_never_knows_is_undone(chain: Chain) -> None:
     chain.platform.bind(plan=ASYNC_PLAN, query=ACCEPTED)
     chain.broker.state.bindings.clear()

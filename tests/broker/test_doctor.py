@@ -121,6 +121,15 @@ def test_an_upstream_that_cannot_be_asked_is_a_finding(bound: Chain) -> None:
     assert "the upstream cannot be asked" in found
 
 
+@pytest.mark.parametrize("answered", [(500, b"{}"), (401, b"{}"), (404, b"default backend - 404")])
+def test_an_upstream_that_tells_nothing_of_a_binding_is_a_finding(
+    bound: Chain, answered: tuple[int, bytes]
+) -> None:
+    bound.broker.next_refusals += [(200, _catalog(retrievable=True)), answered]
+
+    assert problems(bound) == [f"the upstream cannot be asked: it answers {answered[0]}"]
+
+
 def test_a_cluster_that_differs_from_the_state_is_found(bound: Chain) -> None:
     deployed = Deployed(changes={SLUG: {f"create {SLUG}-public-server"}, "0-other": {"delete x"}})
 

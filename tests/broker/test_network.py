@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from broker.network import MAX_LABEL, is_slug_of, label, slug
+from broker.documents import Json
+from broker.errors import UpstreamError
+from broker.network import MAX_ENDPOINTS, MAX_LABEL, is_slug_of, label, read_endpoints, slug
 
 
 @pytest.mark.parametrize("binding_id", ["UPPER-CASE", "x" * (MAX_LABEL + 1), "a/b", "-a", "ä"])
@@ -15,6 +17,15 @@ def test_no_binding_can_have_the_names_of_another_one(binding_id: str) -> None:
     assert label(theirs) != theirs
     assert not is_slug_of(slug(binding_id, 0), theirs)
     assert len(label(theirs)) <= MAX_LABEL
+
+
+def test_the_routes_of_a_binding_are_bounded() -> None:
+    def offered(ports: int) -> list[Json]:
+        return [{"host": "10.0.0.1", "ports": [str(port) for port in range(1, ports + 1)]}]
+
+    assert len(read_endpoints(offered(MAX_ENDPOINTS))) == MAX_ENDPOINTS
+    with pytest.raises(UpstreamError, match=f"{MAX_ENDPOINTS + 1} endpoints; .* {MAX_ENDPOINTS} routes"):
+        read_endpoints(offered(MAX_ENDPOINTS + 1))
 
 
 def test_an_id_that_is_a_label_names_its_objects() -> None:

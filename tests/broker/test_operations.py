@@ -254,7 +254,7 @@ def test_a_command_that_is_told_to_stop_leaves_neither_engine_nor_files(
     try:
         wait_until(lambda: running.exists() and running.read_text().strip(), "the engine runs")
         process.send_signal(number)
-        assert process.wait(30) == 130
+        assert process.wait(60) == 130
         assert "Traceback" not in log.read_text()
         wait_until(lambda: not Path(f"/proc/{running.read_text().strip()}").exists(), "the engine ended", 10)
         assert not list(temporary.iterdir())
