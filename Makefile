@@ -90,7 +90,7 @@ lab-test: $(STAMP) ## Run the tests against a real engine, API server and lab (n
 # Side by side, one works while the other waits. Of the packets rates and times are measured, so they come first.
 .PHONY: test-engine
 test-engine: $(STAMP) ## Of lab-test, what needs the engine and an API server
-	@nice $(BIN)/python -m pytest $(wildcard $(filter-out $(NEEDS_LAB),$(NEEDS_CLUSTER))) -v -n $(ENGINE_WORKERS) --dist worksteal --durations=20
+	@nice -n 5 $(BIN)/python -m pytest $(wildcard $(filter-out $(NEEDS_LAB),$(NEEDS_CLUSTER))) -v -n $(ENGINE_WORKERS) --dist worksteal --durations=20
 
 .PHONY: test-packets
 test-packets: $(STAMP) ## Of lab-test, what needs the lab
