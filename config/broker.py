@@ -36,6 +36,21 @@ UPSTREAM_MARGIN = 15
 """Seconds that a consumer's broker gives the provider's for its own work."""
 
 
+FindingCode = Literal[
+    "tls-name",
+    "http-host",
+    "member-discovery",
+    "dns-srv",
+    "conflict",
+    "host-shared",
+    "endpoint-not-mapped",
+    "port-not-stated",
+    "not-understood",
+    "mapping-unused",
+]
+"""What may be found about adapted credentials (docs/credentials.md)."""
+
+
 def upstream_timeout(role: str, deploy_timeout: int) -> int:
     """Seconds that the next broker gets: of a consumer, it waits for another broker and for a route itself. deploy_timeout:
     seconds that a call waits for its route."""
@@ -90,6 +105,16 @@ class BrokerUpstream(Model):
     timeout_seconds: Positive | None = None
     """Seconds within which it must answer. Default: 60; in the role consumer, whose upstream waits for another broker and for
     a route, 75 and `deployTimeoutSeconds`."""
+
+
+class Traces(Model):
+    """Where OpenTelemetry traces of calls, upstream requests and updates go."""
+
+    url: ServiceUrl
+    """A collector that speaks OTLP over HTTP, for example 'http://collector.observability.svc.cluster.local:4318'."""
+
+    pod_port: Port | None = None
+    """Port of its Pods, where `url` names a Service that maps another one. Default: the URL's."""
 
 
 class Store(Model):
@@ -199,6 +224,10 @@ class Broker(Model):
     plan_metadata: dict[str, JsonValue] = Field(default_factory=dict)
     """Merged into the metadata of every plan of the catalog, in the role provider."""
 
+    refuse: tuple[FindingCode, ...] | None = None
+    """Findings with which adapted credentials are refused instead of handed out with a warning. None: those that no client
+    could use, `conflict` and `dns-srv`."""
+
     replicas: Positive = 1
     """Replicas; more than one needs `store`."""
 
@@ -216,6 +245,9 @@ class Broker(Model):
 
     api_server_ports: NonEmpty[Port] = (443, 6443)
     """Ports of the cluster's API server behind its Service, to which the Pods may connect."""
+
+    traces: Traces | None = None
+    """Where it sends traces; none: nowhere."""
 
     workload: BrokerWorkload = BrokerWorkload()
     """Size and placement."""

@@ -100,7 +100,7 @@ def _role(broker: Broker, data: Mapping[str, object]) -> Iterator[Finding]:
 _OF_ONE_ROLE: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("consumer",): ("provider", "namespaces", "service_port"),
     ("provider",): ("plan_metadata",),
-    ("consumer", "provider"): ("network_profile", "limits", "service_name_prefix", "shards"),
+    ("consumer", "provider"): ("network_profile", "limits", "service_name_prefix", "refuse", "shards"),
 }
 """The keys that only some roles read."""
 

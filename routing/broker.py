@@ -29,6 +29,8 @@ SETTINGS, SECRETS, TLS, UPSTREAM_TLS = (
 DATA, WORK = "/var/lib/broker", "/work"
 ENVIRONMENT = {"HOME": WORK, "TMPDIR": WORK, "USER": "broker"}
 """The only place that the engine may write to, and a name for a user that the image need not know."""
+TRACES = "OTEL_EXPORTER_OTLP_ENDPOINT"
+"""Where traces go (OpenTelemetry's "OTLP Exporter Configuration")."""
 SETTINGS_FILE = "settings.json"
 DIGEST = "meshbridge.io/settings"
 """Annotation of the Pods with the digest of their settings, which replaces them when those change."""
@@ -183,6 +185,8 @@ def settings(broker: BrokerDeployment) -> dict[str, Json]:
             "ipFamily": broker.cluster.ip_family,
         },
     }
+    if config.refuse is not None:
+        found["refuse"] = list(config.refuse)
     if broker.keeps:
         found |= {"database": f"sqlite:///{DATA}/broker.db", "state": f"file://{DATA}/state"}
     common = {
@@ -316,6 +320,7 @@ def _container(broker: BrokerDeployment, mounts: Sequence[Json]) -> dict[str, Js
     config, probes, size = broker.config, broker.config.probes, broker.config.workload
     scheme = "HTTPS" if config.callers.tls_secret is not None else "HTTP"
     secrets = ["--secrets", SECRETS] if _secret_files(broker) else []
+    environment = {**ENVIRONMENT, **({TRACES: config.traces.url} if config.traces is not None else {})}
 
     def asking(path: str, period: int, failures: int) -> dict[str, Json]:
         asked = {"path": path, "port": config.port, "scheme": scheme}
@@ -326,7 +331,7 @@ def _container(broker: BrokerDeployment, mounts: Sequence[Json]) -> dict[str, Js
         "name": "broker",
         "image": config.image,
         "args": ["serve", "--settings", f"{SETTINGS}/{SETTINGS_FILE}", *secrets],
-        "env": [{"name": name, "value": value} for name, value in ENVIRONMENT.items()],
+        "env": [{"name": name, "value": value} for name, value in environment.items()],
         "ports": [{"name": "osb", "containerPort": config.port, "protocol": "TCP"}],
         "startupProbe": asking("/health", STARTUP_PERIOD, -(-probes.startup_seconds // STARTUP_PERIOD)),
         "livenessProbe": asking("/health", probes.period_seconds, probes.failure_threshold),
@@ -410,7 +415,7 @@ def disruption_budget(broker: BrokerDeployment) -> Manifest:
 
 def network_policy(broker: BrokerDeployment) -> Manifest:
     """What may reach the Pods: their callers, and the ingress gateway where the control-plane route leads here. What they may
-    reach: DNS, the mesh's control plane, the API server, the next broker, and the store."""
+    reach: DNS, the mesh's control plane, the API server, the next broker, the store, and the collector of traces."""
     config, cluster = broker.config, broker.cluster
     callers: list[Json] = [gateway.pods_of(namespace) for namespace in config.callers.namespaces]
     callers += [{"ipBlock": {"cidr": network}} for network in config.callers.networks]
@@ -428,6 +433,8 @@ def network_policy(broker: BrokerDeployment) -> Manifest:
     elif broker.consumer is not None:
         shared = broker.consumer.egress_gateway
         egress.append({"to": [gateway.pods_of(shared.namespace, shared.selector)]})
+    if config.traces is not None:
+        ports.append(config.traces.pod_port or url_port(config.traces.url))
     spec = {
         "podSelector": {"matchLabels": config.selector},
         "policyTypes": ["Ingress", "Egress"],

@@ -425,7 +425,11 @@ def brokers(draw: st.DrawFn, data: Data) -> Data:
             broker |= {"store": {"secret": "store"}, "replicas": draw(st.integers(1, 3))}
         elif draw(st.booleans()):
             broker["volume"] = {"size": "5Gi", "storageClass": "fast"}
-        broker |= draw(st.fixed_dictionaries({}, optional={"limits": limits, "shards": st.integers(1, 9)}))
+        broker |= draw(
+            st.fixed_dictionaries(
+                {}, optional={"limits": limits, "shards": st.integers(1, 9), "refuse": st.just(["conflict"])}
+            )
+        )
     if role == "consumer":
         named = [provider["name"] for provider in data["consumer"]["providers"]]
         broker |= {"provider": draw(st.sampled_from(named)), "namespaces": ["shop", "billing"]}
@@ -441,6 +445,7 @@ def brokers(draw: st.DrawFn, data: Data) -> Data:
             "createNamespace": st.booleans(),
             "port": st.sampled_from([8080, 9000]),
             "probes": st.just({"periodSeconds": 3}),
+            "traces": st.just({"url": "http://collector.observability.svc:4318"}),
             "workload": st.just({"nodeSelector": {"kubernetes.io/arch": "arm64"}}),
         },
     )

@@ -89,6 +89,17 @@ ROWS: dict[str, tuple[Change, str, str]] = {
         "broker.networkProfile",
         "has no effect in the role forward",
     ),
+    "what to refuse of credentials that nobody adapts": (
+        put("broker", value=forwarding(refuse=["conflict"])),
+        "broker.refuse",
+        "has no effect in the role forward",
+    ),
+    "an unknown finding": (providing(refuse=["tls"]), "broker.refuse[0]", "'tls-name', 'http-host'"),
+    "a collector that is no URL": (
+        providing(traces={"url": "collector:4317"}),
+        "broker.traces.url",
+        "is no http(s) URL",
+    ),
     "no next broker": (providing(upstream={}), "broker.upstream.url", "is missing"),
     "no URL": (providing(upstream={"url": "fabrik"}), "broker.upstream.url", "is no http(s) URL"),
     "credentials in the URL": (
@@ -236,7 +247,8 @@ ACCEPTED: dict[str, Change] = {
         "broker", value={**PROVIDING, "callers": {"anonymous": True, "networks": ["10.0.0.0/8"]}}
     ),
     "replicas": consuming(replicas=3, store={"secret": "store"}),
-    "forward": put("broker", value=forwarding(replicas=2)),
+    "forward": put("broker", value=forwarding(replicas=2, traces={"url": "https://collector.example"})),
+    "what is refused": consuming(refuse=["conflict", "dns-srv", "tls-name"]),
 }
 
 

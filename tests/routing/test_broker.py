@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pulumi
 import pytest
 
 from broker import settings as broker_settings
+from broker import tracing
 from broker.cli import longest_call
+from broker.credentials import REFUSED_BY_DEFAULT, Code
 from broker.network import Endpoint, PublicEndpoint
 from broker.program import Declared, Wanted, declare, plugin_of
 from broker.settings import Settings
 from broker.store import ConsumerRoute, ProviderRoute
 from config import Cluster
+from config.broker import FindingCode
 from routing import BrokerDeployment, broker
 from tests.components import samples
 from tests.components.recorder import Registration, run
@@ -137,6 +140,36 @@ def test_settings_of_forward_and_of_ipv6_and_tls(tmp_path: Path) -> None:
 
     assert (found.role, found.anonymous, found.address) == ("forward", True, ("::", 8080))
     assert str(found.tls_certificate) == "/etc/broker/tls/tls.crt"
+
+
+def test_the_findings_that_are_refused(tmp_path: Path) -> None:
+    assert read(tmp_path, deployment(SAMPLES["provider"])).refuse == REFUSED_BY_DEFAULT
+    assert get_args(FindingCode) == tuple(Code)
+    for index, refused in enumerate(([], list(Code))):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        assert read(folder, deployment(samples.brokered_provider(refuse=refused))).refuse == set(refused)
+
+
+def test_traces_are_sent_where_the_stack_says() -> None:
+    def environment(raw: samples.Raw) -> dict[str, str]:
+        (container,) = spec(deployment(raw))["template"]["spec"]["containers"]
+        return {entry["name"]: entry["value"] for entry in container["env"]}
+
+    def ports(raw: samples.Raw) -> list[int]:
+        egress: Any = broker.network_policy(deployment(raw)).spec["egress"]
+        return [entry["port"] for entry in egress[-1]["ports"]]
+
+    collector = "http://collector.observability.svc:4318"
+    traced = samples.brokered_provider(traces={"url": collector})
+
+    assert not tracing.wanted(environment(samples.brokered_provider()))
+    assert tracing.wanted(environment(traced))
+    assert 4318 in ports(traced)
+    assert 4318 not in ports(samples.brokered_provider())
+    mapped = samples.brokered_provider(traces={"url": "http://collector.observability.svc", "podPort": 4318})
+    assert 4318 in ports(mapped)
+    assert 80 not in ports(mapped)
 
 
 def made_by_routes(settings: Settings) -> list[Registration]:
