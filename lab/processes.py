@@ -6,8 +6,9 @@ Nothing outlives its owner, in whatever way the owner ends:
 - by kill -9: a guard process, the other end of a pipe that the owner holds, ends them;
 - together with its guard: the next supervisor on this machine finds the state file and ends them.
 
-Every process leads a group of its own, so that what it started in turn goes with it. A group is known by its leader's
-process id *and* start time, so a reused id is never signalled.
+Every process leads a group of its own, so that what it started in turn goes with it; so do groups that others lead below it,
+as Pulumi's plugins do, which by themselves notice only after minutes that the engine was killed. A group is known by its
+leader's process id *and* start time, so a reused id is never signalled.
 
 The guard runs this file by itself (see `_start_guard`), hence it imports the standard library only.
 """
@@ -157,11 +158,13 @@ class Process:
 
     def end(self, grace: float) -> None:
         """End it and all it started: SIGTERM, then SIGKILL after `grace` seconds, or at once if that is 0."""
+        below = _leaders_below(self.identity)
         if grace > 0 and self.running:
             _signal_group(self.identity, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(grace)
-        _signal_group(self.identity, signal.SIGKILL)
+        for leader in (self.identity, *below):
+            _signal_group(leader, signal.SIGKILL)
         self._popen.wait()
 
 
@@ -289,7 +292,8 @@ def _crashed_runs() -> Iterator[tuple[Path, RunState]]:
 
 def _kill(state: RunState) -> None:
     for identity in reversed(state.processes):
-        _signal_group(identity, signal.SIGKILL)
+        for leader in (*_leaders_below(identity), identity):
+            _signal_group(leader, signal.SIGKILL)
     _remove_interfaces(state)
 
 
@@ -313,6 +317,22 @@ def _signal_group(leader: Identity, number: signal.Signals) -> None:
         return
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader.pid, number)
+
+
+def _leaders_below(ancestor: Identity) -> list[Identity]:
+    """What a process has started, directly or not, and leads a group of its own."""
+    found: list[Identity] = []
+    parents = [ancestor.pid] if ancestor.alive() else []
+    while parents:
+        for children in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                for child in map(int, children.read_text().split()):
+                    parents.append(child)
+                    identity = Identity.of(child)
+                    with contextlib.suppress(ProcessLookupError):
+                        if identity is not None and os.getpgid(child) == child:
+                            found.append(identity)
+    return found
 
 
 def _boot() -> str:

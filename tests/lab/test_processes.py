@@ -27,7 +27,7 @@ directory = Path(sys.argv[1])
 supervisor = Supervisor("owner")
 supervisor.own_directory(directory / "owned")
 (directory / "owned").mkdir()
-process = supervisor.start("family", ["sh", "-c", "sleep 300 & echo $!; exec sleep 300"], directory / "log")
+process = supervisor.start("family", ["sh", "-c", "SETSID sleep 300 & echo $!; exec sleep 300"], directory / "log")
 process.wait_until(lambda: (directory / "log").read_text() != "", "its child up", 10)
 print(process.identity.pid, (directory / "log").read_text().strip(), supervisor._guard.pid, flush=True)
 time.sleep(300)
@@ -60,11 +60,12 @@ def says_up(log: Path) -> bool:
     return log.read_text() != ""
 
 
-def start_owner(directory: Path) -> tuple[subprocess.Popen[str], list[int]]:
-    """A process that supervises a family; returns the ids of parent, child and guard."""
+def start_owner(directory: Path, setsid: str = "") -> tuple[subprocess.Popen[str], list[int]]:
+    """A process that supervises a family; returns the ids of parent, child and guard. setsid: puts the child into a group of
+    its own."""
     directory.mkdir()
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(directory)],
+        [sys.executable, "-c", OWNER.replace("SETSID", setsid), str(directory)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
@@ -136,6 +137,20 @@ def test_stopping_asks_first_and_takes_the_children_along(tmp_path: Path) -> Non
     supervisor.close()
 
 
+@pytest.mark.parametrize("grace", [0, 5])
+def test_what_leads_a_group_of_its_own_is_taken_along(tmp_path: Path, grace: float) -> None:
+    supervisor, log = Supervisor("test"), tmp_path / "log"
+    command = ["sh", "-c", "setsid sh -c 'setsid sleep 300 & echo $!; exec sleep 300' & exec sleep 300"]
+    process = supervisor.start("family", command, log)
+    process.wait_until(partial(says_up, log), "its grandchild up", 10)
+    (child,) = Path(f"/proc/{process.identity.pid}/task/{process.identity.pid}/children").read_text().split()
+
+    supervisor.stop(process, grace)
+
+    assert wait_for(lambda: is_gone(int(child)) and is_gone(int(log.read_text())))
+    supervisor.close()
+
+
 def test_what_does_not_listen_is_killed(tmp_path: Path) -> None:
     supervisor = Supervisor("test")
     process = supervisor.start("deaf", ["sh", "-c", "trap '' TERM; echo up; sleep 300"], tmp_path / "log")
@@ -172,8 +187,9 @@ def test_a_member_that_outlives_its_leader_is_ended_too(tmp_path: Path) -> None:
     assert wait_for(lambda: is_gone(child))
 
 
-def test_kill_9_of_the_owner_leaves_no_process(tmp_path: Path) -> None:
-    owner, pids = start_owner(tmp_path / "run")
+@pytest.mark.parametrize("setsid", ["", "setsid"])
+def test_kill_9_of_the_owner_leaves_no_process(tmp_path: Path, setsid: str) -> None:
+    owner, pids = start_owner(tmp_path / "run", setsid)
     assert not any(is_gone(pid) for pid in pids)
 
     owner.kill()
