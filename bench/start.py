@@ -9,10 +9,10 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bench.table import Section, summary, verdict
+from lab.processes import descendants
 
 LONGEST, MOST = 90, 4096
 """Goals: seconds, and MiB."""
@@ -59,23 +59,11 @@ def _start(state: str, memory: list[float]) -> list[str]:
         for line in process.stderr:
             said.append(line.strip())
             if ANSWERED.match(line):
-                memory.append(sum(map(_proportional, [process.pid, *_below(process.pid)])) / 2**20)
+                memory.append(sum(map(_proportional, [process.pid, *descendants(process.pid)])) / 2**20)
                 process.send_signal(signal.SIGINT)
     if not any(map(ANSWERED.match, said)):
         raise SystemExit("the lab did not start:\n" + "\n".join(said))
     return said
-
-
-def _below(ancestor: int) -> Iterator[int]:
-    """The descendants of a process."""
-    for child in _children(ancestor):
-        yield child
-        yield from _below(child)
-
-
-def _children(pid: int) -> Iterable[int]:
-    listed = (path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    return [int(child) for children in listed for child in children]
 
 
 def _proportional(pid: int) -> int:

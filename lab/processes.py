@@ -319,19 +319,23 @@ def _signal_group(leader: Identity, number: signal.Signals) -> None:
         os.killpg(leader.pid, number)
 
 
+def descendants(ancestor: int) -> Iterator[int]:
+    """The ids of what a process has started, directly or not, and has not ended."""
+    for children in Path(f"/proc/{ancestor}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended meanwhile
+            for child in map(int, children.read_text().split()):
+                yield child
+                yield from descendants(child)
+
+
 def _leaders_below(ancestor: Identity) -> list[Identity]:
     """What a process has started, directly or not, and leads a group of its own."""
     found: list[Identity] = []
-    parents = [ancestor.pid] if ancestor.alive() else []
-    while parents:
-        for children in Path(f"/proc/{parents.pop()}/task").glob("*/children"):
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                for child in map(int, children.read_text().split()):
-                    parents.append(child)
-                    identity = Identity.of(child)
-                    with contextlib.suppress(ProcessLookupError):
-                        if identity is not None and os.getpgid(child) == child:
-                            found.append(identity)
+    for pid in descendants(ancestor.pid) if ancestor.alive() else ():
+        identity = Identity.of(pid)
+        with contextlib.suppress(ProcessLookupError):
+            if identity is not None and os.getpgid(pid) == pid:
+                found.append(identity)
     return found
 
 
