@@ -242,22 +242,36 @@ def test_ctrl_c_counts_also_where_the_engine_has_nothing_to_stop(
     assert verbs(fake) == []
 
 
-def test_a_locked_stack(root: Path, answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
-    lock = "error: the stack is currently locked by 1 lock(s).\n  created by me@here (pid 1) at noon\n"
-    answer("up", 255, err=lock)
-    assert cli(root, "up", "example-b") == ExitCode.LOCKED
-    said = capsys.readouterr().err
-    assert "pid 1" in said
-    assert "python -m cli unlock example-b" in said
-
-
-def test_another_passphrase(root: Path, answer: Answer, capsys: pytest.CaptureFixture[str]) -> None:
-    error = "error: getting stack configuration: get stack secrets manager: incorrect passphrase"
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (
+            "error: the stack is currently locked by 1 lock(s).\n  created by me@here (pid 1) at noon\n",
+            ExitCode.LOCKED,
+            ["pid 1", "python -m cli unlock example-b"],
+        ),
+        (
+            "error: getting stack configuration: get stack secrets manager: incorrect passphrase",
+            ExitCode.FAILED,
+            ["PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE", "unset both"],
+        ),
+    ],
+    ids=["locked", "another passphrase"],
+)
+def test_what_the_engine_refuses_is_said_with_its_remedy(
+    root: Path,
+    answer: Answer,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    error: str,
+    code: ExitCode,
+    words: list[str],
+) -> None:
     answer("up", 255, err=error)
-    assert cli(root, "up", "example-b") == ExitCode.FAILED
+    assert cli(root, "up", "example-b") == code
     said = capsys.readouterr().err
-    assert "PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE" in said
-    assert "unset both" in said
+    for word in words:
+        assert word in said
 
 
 def test_unlock(root: Path, tmp_path: Path, answer: Answer) -> None:
