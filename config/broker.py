@@ -35,7 +35,6 @@ UPSTREAM_TIMEOUT = 60
 UPSTREAM_MARGIN = 15
 """Seconds that a consumer's broker gives the provider's for its own work."""
 
-
 FindingCode = Literal[
     "tls-name",
     "http-host",

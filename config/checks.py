@@ -448,16 +448,12 @@ def _claimed_twice(stack: Stack) -> Iterator[Finding]:
     secrets: dict[str, tuple[Gateway, str]] = {}
     if provider is not None and (provider.certificate.made or provider.brings_ca):
         secrets["provider.serverSecret"] = (provider.ingress_gateway, provider.server_secret)
-    for imported in consumer.providers if consumer is not None else ():
-        if consumer is not None and (
-            (imported.certificate or consumer.certificate).made or imported.brings_ca
-        ):
-            key = (
-                f"{_provider_key(imported)}.clientSecret"
-                if imported.client_secret
-                else "consumer.clientSecret"
-            )
-            secrets[key] = (consumer.egress_gateway, imported.client_secret or consumer.client_secret)
+    if consumer is not None:
+        for imported in consumer.providers:
+            if (imported.certificate or consumer.certificate).made or imported.brings_ca:
+                owner = _provider_key(imported) if imported.client_secret else "consumer"
+                secret = imported.client_secret or consumer.client_secret
+                secrets[f"{owner}.clientSecret"] = (consumer.egress_gateway, secret)
     for key, (gateway, secret) in secrets.items():
         if secret == gateway.name and not gateway.adopt:
             yield Finding(

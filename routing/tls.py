@@ -11,7 +11,6 @@ from routing.manifest import Json
 ONLY_HERE = ["."]
 """exportTo of everything that must not be seen outside its namespace."""
 
-
 ANY_ACCOUNT = "*"
 """In a principal of an AuthorizationPolicy, every service account of its namespace."""
 
